@@ -1,0 +1,1 @@
+"""Earshot: a speech-to-text microservice that streams Whisper tokens over server-sent events."""

@@ -1,0 +1,110 @@
+"""Whisper's log-mel spectrogram in torch, batched, on the model's device.
+
+Knows nothing about where samples come from. The reference has two conventions for audio shorter
+than a window, and they give different numbers; `Padding` names them.
+
+Formula: openai/whisper `audio.py`, `log_mel_spectrogram`; filterbank: Slaney's, as in librosa
+`filters.mel`. Parity: tests/parity/test_mel.py.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SAMPLE_RATE = 16_000
+N_FFT = 400
+HOP_LENGTH = 160
+CONTEXT_SAMPLES = N_FFT // 2
+"""A frame looks this far to each side of its centre."""
+DYNAMIC_RANGE = 8.0
+"""Values more than this far (in log10 of power) under the maximum are clamped."""
+
+
+class Padding(enum.Enum):
+    """How audio shorter than a window is filled up.
+
+    SAMPLES: zeros are appended to the waveform (`whisper.decode` on `pad_or_trim(audio)`).
+    MEL: 0.0 is appended to the normalised spectrogram (`whisper.transcribe`).
+    """
+
+    SAMPLES = "samples"
+    MEL = "mel"
+
+
+def mel_filterbank(n_mels: int) -> Tensor:
+    """Return Slaney's triangular filters with area normalisation, f32[n_mels n_fft/2+1]."""
+    frequencies = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)
+    top = _hz_to_mel(SAMPLE_RATE / 2)
+    edges = _mel_to_hz(torch.linspace(0, top, n_mels + 2, dtype=torch.float64))
+    width = edges.diff()
+    ramps = edges[:, None] - frequencies[None, :]
+    rising = -ramps[:-2] / width[:-1, None]
+    falling = ramps[2:] / width[1:, None]
+    triangles = torch.minimum(rising, falling).clamp(min=0)
+    area = 2.0 / (edges[2:] - edges[:-2])
+    return (triangles * area[:, None]).float()
+
+
+_LINEAR_HZ_PER_MEL = 200.0 / 3
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _LINEAR_HZ_PER_MEL
+_LOG_STEP = math.log(6.4) / 27.0
+
+
+def _hz_to_mel(hz: float) -> float:
+    """Slaney's scale above 1 kHz."""
+    return _BREAK_MEL + math.log(hz / _BREAK_HZ) / _LOG_STEP
+
+
+def _mel_to_hz(mel: Tensor) -> Tensor:
+    """Slaney's scale: linear up to 1 kHz, logarithmic above."""
+    return torch.where(
+        mel < _BREAK_MEL,
+        mel * _LINEAR_HZ_PER_MEL,
+        _BREAK_HZ * torch.exp(_LOG_STEP * (mel - _BREAK_MEL)),
+    )
+
+
+class LogMelSpectrogram:
+    """Computes log-mel spectrograms with `n_mels` bands (80 or 128) on `device`."""
+
+    def __init__(self, n_mels: int, device: torch.device | str = "cpu") -> None:
+        self.n_mels = n_mels
+        self.device = torch.device(device)
+        self._filters = mel_filterbank(n_mels).to(self.device)
+        self._window = torch.hann_window(N_FFT, device=self.device)
+
+    def log_power(self, samples: Tensor) -> Tensor:
+        """Return log10 mel power, not normalised yet.
+
+        Shapes: samples f32[b n+400], that is with `CONTEXT_SAMPLES` on each side, -> f32[b n_mels
+        n/160] (10 ms a frame, the first centred on the first sample after the context).
+        """
+        spectrum = torch.stft(
+            samples.to(self.device),
+            N_FFT,
+            HOP_LENGTH,
+            window=self._window,
+            center=False,
+            return_complex=True,
+        )
+        power = spectrum[..., :-1].abs() ** 2
+        return (self._filters @ power).clamp(min=1e-10).log10()
+
+    def normalise(self, log_power: Tensor, maximum: Tensor) -> Tensor:
+        """Clamp to `DYNAMIC_RANGE` under `maximum` (broadcast) and scale to about [-1, 1]."""
+        return (torch.maximum(log_power, maximum - DYNAMIC_RANGE) + 4.0) / 4.0
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """Return the normalised log-mel of whole waveforms, each clamped at its own maximum.
+
+        Shapes: waveform f32[b n] (16 kHz, [-1, 1]), n at least 201, -> f32[b n_mels n/160].
+        """
+        padded = F.pad(waveform, (CONTEXT_SAMPLES, CONTEXT_SAMPLES), mode="reflect")
+        log_power = self.log_power(padded)
+        return self.normalise(log_power, log_power.amax(dim=(-2, -1), keepdim=True))

@@ -1,0 +1,1 @@
+"""How tokens are chosen: parameters, logit rules, sampling. Knows nothing about requests."""

@@ -1,0 +1,1 @@
+"""Continuous batching: which windows are encoded and which rows take the next decoder step."""

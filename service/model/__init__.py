@@ -1,0 +1,7 @@
+"""The Whisper architecture in PyTorch. Knows nothing about files, text, batching or HTTP."""
+
+from service.model.config import WhisperConfig
+from service.model.kv_cache import KVCache
+from service.model.whisper import WhisperModel
+
+__all__ = ["KVCache", "WhisperConfig", "WhisperModel"]
