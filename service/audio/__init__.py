@@ -1,0 +1,1 @@
+"""Audio in: bytes to waveforms, waveforms to log-mel spectrograms, recordings to windows."""

@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import pad
+
+from service.audio.windows import extract
 
 SAMPLE_RATE = 16_000
 N_FFT = 400
@@ -23,6 +28,8 @@ CONTEXT_SAMPLES = N_FFT // 2
 """A frame looks this far to each side of its centre."""
 DYNAMIC_RANGE = 8.0
 """Values more than this far (in log10 of power) under the maximum are clamped."""
+_CHUNK_FRAMES = 3000
+"""Frames whose power is computed at once where a whole recording is gone through."""
 
 
 class Padding(enum.Enum):
@@ -105,6 +112,71 @@ class LogMelSpectrogram:
 
         Shapes: waveform f32[b n] (16 kHz, [-1, 1]), n at least 201, -> f32[b n_mels n/160].
         """
-        padded = F.pad(waveform, (CONTEXT_SAMPLES, CONTEXT_SAMPLES), mode="reflect")
+        padded = pad(waveform, (CONTEXT_SAMPLES, CONTEXT_SAMPLES), mode="reflect")
         log_power = self.log_power(padded)
         return self.normalise(log_power, log_power.amax(dim=(-2, -1), keepdim=True))
+
+    def maximum(self, waveform: Tensor | NDArray[np.float32]) -> float:
+        """Return log10 of the largest mel power of a whole recording, as `log_power` has it.
+
+        The reference clamps every window at this value. It counts the frames past the end that
+        still see audio, and works through the recording in chunks: memory stays bounded. Safe to
+        call from any thread.
+
+        Shapes: waveform f32[n] (16 kHz, [-1, 1]), n at least 1.
+        """
+        samples = waveform.numpy(force=True) if isinstance(waveform, Tensor) else waveform
+        n_frames = -(-(len(samples) + CONTEXT_SAMPLES) // HOP_LENGTH)
+        largest = torch.full((), -math.inf, device=self.device)
+        for start in range(0, n_frames, _CHUNK_FRAMES):
+            chunk = extract(samples, start, min(_CHUNK_FRAMES, n_frames - start))
+            log_power = self.log_power(torch.from_numpy(chunk)[None])
+            largest = torch.maximum(largest, log_power.amax())
+        return largest.item()
+
+    def windows(
+        self,
+        inputs: Sequence[tuple[NDArray[np.float32], int, float | None]],
+        n_frames: int,
+        padding: Padding,
+    ) -> Tensor:
+        """Return the normalised log-mel of windows that are encoded together.
+
+        Each row is computed by itself, in shapes that depend on that row only, so that its bits
+        are the same whatever stands beside it.
+
+        Args:
+            inputs: for each window (samples, content_frames, log_maximum): samples
+                f32[content_frames*160 + 400] as `windows.extract` gives them, and the log10 maximum
+                of the whole recording, or None if the window is all of it.
+            n_frames: frames of every row of the result, at least each window's content.
+            padding: with `Padding.SAMPLES` a window is treated as `whisper.decode` treats it: a
+                recording of its own, clamped at its own maximum, so log_maximum is not used.
+
+        Shapes: -> f32[b n_mels n_frames] on `device`.
+
+        Raises:
+            ValueError: if a window has no content, more than `n_frames`, or the wrong samples.
+        """
+        mel = torch.zeros(len(inputs), self.n_mels, n_frames, device=self.device)
+        for row, (samples, content_frames, log_maximum) in enumerate(inputs):
+            expected = content_frames * HOP_LENGTH + N_FFT
+            if not 1 <= content_frames <= n_frames or samples.shape != (expected,):
+                raise ValueError(
+                    f"a window of {content_frames} frames in {n_frames} needs {expected} samples, "
+                    f"found shape {list(samples.shape)}"
+                )
+            window = torch.from_numpy(samples)[None]  # [1 n]
+            if padding is Padding.SAMPLES:
+                body = window[:, CONTEXT_SAMPLES : CONTEXT_SAMPLES + n_frames * HOP_LENGTH]
+                mel[row] = self(pad(body, (0, n_frames * HOP_LENGTH - body.shape[-1])))[0]
+            else:
+                mel[row, :, :content_frames] = self._of_file(window, log_maximum)[0]
+        return mel
+
+    def _of_file(self, window: Tensor, log_maximum: float | None) -> Tensor:
+        """Normalise a window f32[1 n+400] by the maximum of the recording it was cut from."""
+        log_power = self.log_power(window)
+        if log_maximum is None:
+            return self.normalise(log_power, log_power.amax())
+        return self.normalise(log_power, torch.tensor(log_maximum, device=self.device))
