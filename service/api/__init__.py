@@ -1,0 +1,1 @@
+"""The HTTP interface. It knows nothing about torch, and nothing about settings."""

@@ -1,0 +1,157 @@
+"""What the routes stand on: their configuration and the parts that do the work.
+
+Knows nothing about where these come from: `service/build.py` makes them. The app is bound before
+the model is loaded, so `Services` exists at once and holds a `Serving` only when that is ready.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastapi import Request
+
+from service.api.admission import AudioBudget
+from service.engine.engine import Engine, EngineState
+from service.errors import EngineDead, EngineDraining, EngineStarting
+
+if TYPE_CHECKING:
+    from service.audio.decode import AudioDecoder
+    from service.metrics import Metrics
+    from service.transcription.transcriber import Transcriber
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """Limits and deadlines of the HTTP interface.
+
+    Attributes:
+        model_id: the name under which the model is listed in `/v1/models`.
+        model_aliases: other values of the `model` option that mean the same model.
+        created_s: Unix time of the model file, for `/v1/models`.
+        version: of the service, for `/health`.
+        device, dtype: where the model runs and in what, for `/health`.
+        max_upload_bytes: bytes of a whole request body.
+        max_queue_audio_s: seconds of decoded audio that all requests together may hold.
+        max_form_parts: parts of one multipart form.
+        max_field_bytes: bytes of one text field of a form.
+        body_timeout_s: from the first to the last byte of a body.
+        body_idle_timeout_s: between two chunks of a body.
+        send_timeout_s: for a reader to take what was sent to it.
+        keepalive_s: the longest silence on an event stream.
+        drain_bytes, drain_timeout_s: how much of a refused body is still read, so that the client
+            sees the answer and not a reset connection.
+    """
+
+    model_id: str
+    model_aliases: tuple[str, ...] = ()
+    created_s: int = 0
+    version: str = "0"
+    device: str = "cpu"
+    dtype: str = "float32"
+    max_upload_bytes: int = 200 * 1024 * 1024
+    max_queue_audio_s: float = 8 * 3600.0
+    max_form_parts: int = 32
+    max_field_bytes: int = 16 * 1024
+    body_timeout_s: float = 300.0
+    body_idle_timeout_s: float = 20.0
+    send_timeout_s: float = 30.0
+    keepalive_s: float = 15.0
+    drain_bytes: int = 4 * 1024 * 1024
+    drain_timeout_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The parts that need the model: a started, warm engine and the transcriber over it."""
+
+    engine: Engine
+    transcriber: Transcriber
+
+
+class Services:
+    """Everything that the routes need.
+
+    Args:
+        config: limits and deadlines.
+        metrics: the process's instruments.
+        audio_decoder: not started yet; the app's lifespan starts and closes it.
+        load: called once by the app's lifespan, as a background task on the event loop that serves.
+            It loads the model (in a thread), starts and warms the engine and returns both. An
+            exception from it makes the service `dead`.
+        on_dead: called once if loading fails, so that the process can end with a failure.
+    """
+
+    def __init__(
+        self,
+        config: ApiConfig,
+        metrics: Metrics,
+        audio_decoder: AudioDecoder,
+        load: Callable[[], Awaitable[Serving]],
+        on_dead: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        self.config = config
+        self.metrics = metrics
+        self.audio_decoder = audio_decoder
+        self.audio_budget = AudioBudget(config.max_queue_audio_s, metrics.queue_audio_seconds)
+        self.serving: Serving | None = None
+        self.failure: BaseException | None = None
+        self._load = load
+        self._on_dead = on_dead
+        self._draining = False
+        metrics.ready.set_function(lambda: float(self.state is EngineState.READY))
+
+    async def load(self) -> None:
+        """Load the model and begin to serve; never raises, but leaves the state `dead`."""
+        try:
+            serving = await self._load()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told and the process ends
+            self.failure = error
+            logger.error("the model could not be loaded: %s", error, exc_info=error)
+            self._on_dead(error)
+            return
+        self.serving = serving
+        if self._draining:
+            serving.engine.drain()
+
+    def drain(self) -> None:
+        """Take no new work from now on; what runs goes on. Idempotent."""
+        self._draining = True
+        if self.serving is not None:
+            self.serving.engine.drain()
+
+    @property
+    def state(self) -> EngineState:
+        """Return what this process can do now."""
+        if self.failure is not None:
+            return EngineState.DEAD
+        if self.serving is not None and self.serving.engine.state is EngineState.DEAD:
+            return EngineState.DEAD
+        if self._draining:
+            return EngineState.DRAINING
+        return self.serving.engine.state if self.serving is not None else EngineState.STARTING
+
+    def require_serving(self) -> Serving:
+        """Return the engine and its transcriber.
+
+        Raises:
+            EngineStarting, EngineDraining, EngineDead: by the state.
+        """
+        state = self.state
+        if state is EngineState.DEAD:
+            raise EngineDead("the engine has failed; the process is about to restart")
+        if state is EngineState.DRAINING:
+            raise EngineDraining("the service is shutting down and takes no new work")
+        if self.serving is None or state is not EngineState.READY:
+            raise EngineStarting("the model is still being loaded", retry_after_s=2.0)
+        return self.serving
+
+
+def get_services(request: Request) -> Services:
+    """Return the services of the app that serves this request."""
+    services: Services = request.app.state.services
+    return services

@@ -1,0 +1,1 @@
+"""From a waveform to a stream of events: windows, prompts, text, segments. No torch, no HTTP."""
