@@ -1,0 +1,50 @@
+# Everything is installed into .venv; nothing is global. `make` alone lists the targets.
+#
+# Another package index is pip's own business: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL or pip.conf.
+# On Linux, PyPI's torch brings CUDA along (several GB); PyTorch's CPU-only index does not.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.earshot-installed
+CODE := service tests training benchmarks samples
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check format bench clean
+
+help: ## List the targets
+	@echo 'make TARGET [ARGS="..."]'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install everything into .venv (done by the other targets too)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo 'Earshot needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+serve: $(STAMP) ## Serve on 127.0.0.1:8000; ARGS="--port 9000 --model openai/whisper-tiny"
+	@$(BIN)/earshot serve $(ARGS)
+
+test: $(STAMP) ## Run the tests; ARGS="tests/unit -k mel"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## Formatting, lint, types and import contracts
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code and mend what lint can mend
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+bench: $(STAMP) ## Load a real server with 1, 4, 8 and 16 clients; ARGS="--url http://..."
+	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+clean: ## Remove .venv and every cache
+	rm -rf $(VENV) *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
