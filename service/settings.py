@@ -1,0 +1,135 @@
+"""Everything that can be set from outside, with its default and its unit in the name.
+
+Read by the command line and the composition root only: everyone else is handed a small frozen
+config and knows nothing of environment variables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "EARSHOT_"
+_KUBERNETES_SUFFIXES = ("_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_PROTO", "_ADDR")
+
+Count = Annotated[int, Field(ge=1)]
+CountOrAuto = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """One frozen object; each field is the variable `EARSHOT_<FIELD>`.
+
+    Raises:
+        pydantic.ValidationError: for a value that is no number, out of range or not in the list.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one"
+    )
+
+    model: str = Field(
+        default="builtin",
+        description="`builtin`, a folder, a file, or a hub id such as `openai/whisper-tiny`",
+    )
+    tokenizer: str | None = Field(
+        default=None, description="folder, file or hub id, where the model brings no tokenizer"
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="`auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="`auto` is float32 on a CPU and bfloat16 on CUDA"
+    )
+    threads: CountOrAuto = Field(
+        default=0, description="torch's CPU threads; 0 is the CPUs it may use"
+    )
+
+    window_slots: Count = Field(
+        default=16, description="windows of 30 s that are decoded at the same time"
+    )
+    encode_batch: CountOrAuto = Field(
+        default=0, description="windows encoded in one forward; 0 is measured at start"
+    )
+
+    max_requests: Count = Field(default=64, description="transcriptions admitted at the same time")
+    max_queued_audio_seconds: Seconds = Field(
+        default=14_400,
+        description="audio of all admitted requests together; 64 kB of memory a second",
+    )
+    max_audio_seconds: Seconds = Field(default=7_200, description="audio of one upload")
+    max_upload_bytes: Count = Field(default=100_000_000, description="body of one upload")
+    max_decoded_bytes: Count = Field(
+        default=2_000_000_000,
+        description="decoded samples of one upload, before they are made mono",
+    )
+    max_channels: Count = Field(default=8, description="channels of one upload")
+    decode_children: Count = Field(
+        default=2, description="processes that decode audio at the same time"
+    )
+
+    body_timeout_s: Seconds = Field(default=120, description="for the whole body to arrive")
+    decode_timeout_s: Seconds = Field(
+        default=60, description="for one upload to be decoded to samples"
+    )
+    send_timeout_s: Seconds = Field(
+        default=30, description="for a client to take what is sent to it"
+    )
+    keepalive_s: Seconds = Field(
+        default=15, description="between comments on a silent event stream"
+    )
+    drain_timeout_s: Seconds = Field(
+        default=30, description="for running streams to end after SIGTERM"
+    )
+
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto", description="`auto` is text on a terminal and JSON lines elsewhere"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least that is logged"
+    )
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _is_no_service_link(cls, value: object) -> object:
+        """Kubernetes sets `EARSHOT_PORT=tcp://...` where a Service is called `earshot`."""
+        if isinstance(value, str) and value.startswith("tcp://"):
+            raise ValueError(
+                f"{value} was set by Kubernetes for a Service called earshot: "
+                "set enableServiceLinks: false on the pod, or EARSHOT_PORT"
+            )
+        return value
+
+
+def unknown_variables(names: Iterable[str] | None = None) -> list[str]:
+    """Return a sentence for each `EARSHOT_*` variable that sets nothing: a slip, most likely.
+
+    Args:
+        names: of the variables; None for those of this process.
+    """
+    known = [variable(field) for field in Settings.model_fields]
+    sentences = []
+    for name in sorted(os.environ if names is None else names):
+        if not name.startswith(PREFIX) or name in known or name.endswith(_KUBERNETES_SUFFIXES):
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" (is {close[0]} meant?)" if close else ""
+        sentences.append(f"{name} is not a setting{hint}")
+    return sentences
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return f"{PREFIX}{field.upper()}"
