@@ -1,0 +1,116 @@
+"""What a model file comes to, whatever its format. Knows nothing about formats."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.checkpoints.state import CheckpointState
+from service.model.config import WhisperConfig
+from service.model.whisper import WhisperModel
+from service.text.tokenizer import WhisperTokenizer
+
+
+class CheckpointFormat(enum.StrEnum):
+    """How the weights are stored."""
+
+    SAFETENSORS = "safetensors"
+    PYTORCH = "pytorch"
+    OPENAI = "openai"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """How a model wants to be decoded.
+
+    Attributes:
+        is_multilingual: whether prompts name a language and a task.
+        suppress_tokens: ids that are never sampled.
+        begin_suppress_tokens: ids that may not come first.
+        alignment_heads: (layer, head) of the cross-attentions that follow the audio.
+        max_initial_timestamp_index: the latest first timestamp in steps of 0.02 s, None for none.
+    """
+
+    is_multilingual: bool
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    alignment_heads: tuple[tuple[int, int], ...] = ()
+    max_initial_timestamp_index: int | None = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model that can be built and served.
+
+    Attributes:
+        config: its dimensions.
+        state: our parameter names -> tensors, read from the file on demand.
+        tokenizer: its tokens.
+        generation: how it wants to be decoded.
+        name: what to call it: a hub id, or the name of the folder or file.
+        format: how its weights are stored.
+        source: the path or hub id that it was loaded from.
+    """
+
+    config: WhisperConfig
+    state: CheckpointState
+    tokenizer: WhisperTokenizer
+    generation: GenerationConfig
+    name: str
+    format: CheckpointFormat
+    source: str
+
+
+def default_generation(config: WhisperConfig, tokenizer: WhisperTokenizer) -> GenerationConfig:
+    """Return what openai/whisper does for a model that does not say how to decode it.
+
+    Non-speech and control tokens are never sampled, blank and end-of-text do not come first, and
+    all heads of the upper half of the decoder count as following the audio.
+    """
+    suppressed = {*tokenizer.non_speech_tokens, *tokenizer.control_tokens}
+    return GenerationConfig(
+        is_multilingual=tokenizer.is_multilingual,
+        suppress_tokens=tuple(sorted(suppressed)),
+        begin_suppress_tokens=(*tokenizer.blank_tokens, tokenizer.eot),
+        alignment_heads=upper_heads(config),
+    )
+
+
+def upper_heads(config: WhisperConfig) -> tuple[tuple[int, int], ...]:
+    """Return every (layer, head) of the upper half of the decoder."""
+    layers = range(config.n_text_layer // 2, config.n_text_layer)
+    return tuple((layer, head) for layer in layers for head in range(config.n_text_head))
+
+
+def build_model(
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> WhisperModel:
+    """Return the model with the checkpoint's weights, for inference.
+
+    Each tensor goes straight to its dtype and device and shares no memory with the file.
+    """
+    return model_from_state(checkpoint.config, checkpoint.state, device=device, dtype=dtype)
+
+
+def model_from_state(
+    config: WhisperConfig,
+    state: Mapping[str, Tensor],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> WhisperModel:
+    """Return a model in eval mode, without gradients, from our own parameter names."""
+    with torch.device("meta"):
+        model = WhisperModel(config)
+    weights = {
+        name: state[name].to(device=device, dtype=dtype, copy=True).contiguous() for name in state
+    }
+    model.load_state_dict(weights, strict=True, assign=True)
+    return model.requires_grad_(False).eval()

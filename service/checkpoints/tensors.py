@@ -1,0 +1,143 @@
+"""Tensors in files, read one at a time. Knows nothing about which tensors a model has."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from service.errors import CheckpointError
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a file says about a tensor, without reading it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+class TensorSource(Protocol):
+    """Named tensors that are read when asked for."""
+
+    @property
+    def path(self) -> Path:
+        """What to name in error messages."""
+        ...
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Name -> shape and dtype of every tensor."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor; it may share memory with the file."""
+        ...
+
+
+class SafetensorsSource:
+    """One or several safetensors files."""
+
+    def __init__(self, path: Path, files: list[Path]) -> None:
+        self.path = path
+        self.infos: dict[str, TensorInfo] = {}
+        self._handles: dict[str, Any] = {}
+        for file in files:
+            self._open(file)
+
+    def _open(self, file: Path) -> None:
+        try:
+            handle: Any = safe_open(file, framework="pt")
+            for name in handle.keys():  # noqa: SIM118  (a handle, not a mapping)
+                piece = handle.get_slice(name)
+                self.infos[name] = _info(file, name, piece.get_shape(), piece.get_dtype())
+                self._handles[name] = handle
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: not readable as safetensors: {error}") from error
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor."""
+        tensor: Tensor = self._handles[name].get_tensor(name)
+        return tensor
+
+
+class TorchSource:
+    """Tensors that `torch.load` has mapped or read already."""
+
+    def __init__(self, path: Path, tensors: Mapping[str, object]) -> None:
+        self.path = path
+        self._tensors: dict[str, Tensor] = {}
+        self.infos: dict[str, TensorInfo] = {}
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor) or not tensor.dtype.is_floating_point:
+                raise CheckpointError(
+                    f"{path}: {name} is no tensor of floating-point numbers: "
+                    f"{getattr(tensor, 'dtype', type(tensor).__name__)}"
+                )
+            self._tensors[name] = tensor
+            self.infos[name] = TensorInfo(tuple(tensor.shape), tensor.dtype)
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor."""
+        return self._tensors[name]
+
+
+def _info(file: Path, name: str, shape: list[int], dtype: str) -> TensorInfo:
+    if dtype not in _DTYPES:
+        raise CheckpointError(f"{file}: {name} has dtype {dtype}, expected one of {[*_DTYPES]}")
+    return TensorInfo(tuple(shape), _DTYPES[dtype])
+
+
+def load_torch(path: Path) -> dict[str, Any]:
+    """Return the dictionary in a file written by `torch.save`, never running code from it.
+
+    Raises:
+        CheckpointError: if it is damaged, holds no dictionary, or more than plain values.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, it holds more than tensors and plain values, or is damaged"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not readable as a PyTorch file: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a dictionary, found {type(content).__name__}")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        CheckpointError: if it is not readable, not JSON, or no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
