@@ -109,7 +109,7 @@ class Services:
         """Load the model and begin to serve; never raises, but leaves the state `dead`."""
         try:
             serving = await self._load()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told and the process ends
+        except Exception as error:
             self.failure = error
             logger.error("the model could not be loaded: %s", error, exc_info=error)
             self._on_dead(error)

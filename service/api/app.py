@@ -1,0 +1,49 @@
+"""The web application: routes, errors and the outermost layer, over the services it is given.
+
+Knows nothing about settings or models. It is bound before the model is loaded: the lifespan starts
+the loading in the background, and until that is done new work gets a 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from service.api import errors
+from service.api.deps import Services
+from service.api.middleware import RequestScope
+from service.api.routes import ops, transcribe
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the application. Its lifespan starts and ends what `services` holds."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await services.audio_decoder.start()
+        loading = asyncio.create_task(services.load(), name="load-model")
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            if services.serving is not None:
+                await services.serving.engine.stop(0.0)
+            await services.audio_decoder.close()
+
+    app = FastAPI(
+        title="Earshot",
+        summary="Speech to text: audio in, tokens out while they are decoded",
+        version=services.config.version,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.include_router(transcribe.router)
+    app.include_router(ops.router)
+    errors.install(app)
+    app.add_middleware(RequestScope, services=services)
+    return app

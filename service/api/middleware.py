@@ -1,0 +1,102 @@
+"""The outermost layer of every request, as plain ASGI. Knows nothing about routes.
+
+It gives the request its id, owns what the request holds, answers what nobody else answered, drains
+a refused body, and reports the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import logs
+from service.api.body import drain
+from service.api.deps import Services
+from service.api.errors import ClientDisconnected, error_response
+from service.api.record import STATUS_LEFT, RequestRecord, report, request_id_of
+
+REQUEST_ID = "x-request-id"
+OTHER = "other"
+"""The endpoint of a path that is not served: whatever a client types is no label."""
+
+
+class RequestScope:
+    """Wraps the app; one `RequestRecord` a request, in `request.state.record`."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; whatever it held is free when this returns."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        record = RequestRecord(request_id_of(headers.get(REQUEST_ID)))
+        scope.setdefault("state", {})["record"] = record
+        wire = _Wire(record, self._services, headers, receive, send)
+        token = logs.request_id.set(record.id)
+        try:
+            with record.resources:
+                await self._serve(scope, wire, record)
+        finally:
+            report(record, self._services.metrics, scope["method"], _endpoint(scope))
+            logs.request_id.reset(token)
+
+    async def _serve(self, scope: Scope, wire: _Wire, record: RequestRecord) -> None:
+        try:
+            await self._app(scope, wire.receive, wire.send)
+        except ClientDisconnected as error:
+            record.error = error
+            record.status = STATUS_LEFT
+        except Exception as error:  # noqa: BLE001 - nobody else answers it
+            record.fail(error)
+            if not record.status:
+                await error_response(error)(scope, wire.receive, wire.send)
+
+
+class _Wire:
+    """The two channels to the client, with what every answer needs."""
+
+    def __init__(
+        self,
+        record: RequestRecord,
+        services: Services,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._record = record
+        self._config = services.config
+        self._receive = receive
+        self._send = send
+        has_length = headers.get("content-length", "0") != "0"
+        self._body_unread = has_length or "transfer-encoding" in headers
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._body_unread = bool(message.get("more_body", False))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._record.status = message["status"]
+            headers = MutableHeaders(raw=list(message.get("headers", [])))
+            headers[REQUEST_ID] = self._record.id
+            if self._body_unread:
+                headers["connection"] = "close"
+            await self._send({**message, "headers": headers.raw})
+        elif self._body_unread and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await drain(self.receive, self._config.drain_bytes, self._config.drain_timeout_s)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            await self._send(message)
+
+
+def _endpoint(scope: Scope) -> str:
+    route: Any = scope.get("route")
+    return str(getattr(route, "path", OTHER))

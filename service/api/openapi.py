@@ -1,0 +1,87 @@
+"""What the schema says of routes whose body FastAPI does not parse. Text and data only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.api.schemas import TranscribeOptions
+
+_ERROR = {
+    "description": "the error",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "error": {
+                        "type": "object",
+                        "properties": {
+                            "message": {"type": "string"},
+                            "type": {"type": "string"},
+                            "param": {"type": ["string", "null"]},
+                            "code": {"type": ["string", "null"]},
+                        },
+                    }
+                },
+            }
+        }
+    },
+}
+_EVENTS = """Each event is `event: NAME` and one line of JSON `data` with `type` = NAME:
+
+- `started` {id, model, duration_s}
+- `language` {language, probability}, where it was detected
+- `token` {index, window, attempt, token_id, text, logprob}, and `timestamp_s` for a timestamp
+- `retract` {window, from_index, reason}: tokens from that index on are void
+- `segment` {id, window, start_s, end_s, text, tokens, temperature, avg_logprob, no_speech_prob}
+- `done` {id, model, text, language, duration_s, segments, usage, timings}
+- `error` {error: {message, type, param, code}}, the last event where something failed
+
+Lines that begin with a colon are comments that keep the connection alive."""
+
+
+def _options_schema() -> dict[str, Any]:
+    return TranscribeOptions.model_json_schema()["properties"]  # type: ignore[no-any-return]
+
+
+def _parameters() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema.get("description", ""),
+            "schema": {key: value for key, value in schema.items() if key != "description"},
+        }
+        for name, schema in _options_schema().items()
+    ]
+
+
+def _request_body() -> dict[str, Any]:
+    audio = {"type": "string", "format": "binary"}
+    form = {"type": "object", "properties": {"file": audio, **_options_schema()}}
+    raw = {"schema": audio}
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": {**form, "required": ["file"]}},
+            "audio/*": raw,
+            "application/octet-stream": raw,
+        },
+    }
+
+
+TRANSCRIBE: dict[str, Any] = {
+    "openapi_extra": {"requestBody": _request_body(), "parameters": _parameters()},
+    "responses": {
+        200: {
+            "description": "the transcript: events, or with `stream=false` the `done` object",
+            "content": {
+                "text/event-stream": {"schema": {"type": "string", "description": _EVENTS}},
+                "application/json": {"schema": {"type": "object"}},
+            },
+        },
+        **dict.fromkeys((400, 404, 408, 413, 429, 500, 503), _ERROR),
+    },
+}
+"""Keyword arguments of the route."""

@@ -1,0 +1,95 @@
+"""Probes, metrics and the list of models: what operators and their machines ask. No key needed."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import JSONResponse
+
+from service.api.deps import Services, get_services
+from service.engine.engine import EngineState
+from service.errors import ModelNotFound
+from service.metrics import CONTENT_TYPE
+
+router = APIRouter(tags=["operations"])
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+_NO_STORE = {"cache-control": "no-store"}
+
+
+@router.get("/livez", summary="200 unless the engine is dead: restart the process then")
+@router.get("/health", summary="200 unless the engine is dead; the state is in the body")
+@router.get("/healthz", include_in_schema=False)
+async def health(services: ServicesDep) -> Response:
+    """Tell whether the process is alive, and in which state."""
+    dead = services.state is EngineState.DEAD
+    return _answer(services, HTTPStatus.SERVICE_UNAVAILABLE if dead else HTTPStatus.OK)
+
+
+@router.get("/readyz", summary="200 when new work is taken, otherwise 503")
+@router.get("/ping", include_in_schema=False)
+async def readyz(services: ServicesDep) -> Response:
+    """Tell whether new work is taken."""
+    ready = services.state is EngineState.READY
+    return _answer(services, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(services: ServicesDep) -> Response:
+    """Return every instrument in Prometheus's text format."""
+    return Response(services.metrics.render(), headers={"content-type": CONTENT_TYPE} | _NO_STORE)
+
+
+@router.get("/v1/models", summary="The model that is served, as OpenAI lists it")
+async def models(services: ServicesDep) -> dict[str, Any]:
+    """Return the list of the one model."""
+    return {"object": "list", "data": [_model(services)]}
+
+
+@router.get("/v1/models/{model_id:path}", summary="One model")
+async def model(model_id: str, services: ServicesDep) -> dict[str, Any]:
+    """Return the model with this id or alias."""
+    require_model(services, model_id)
+    return _model(services)
+
+
+def require_model(services: Services, model_id: str) -> None:
+    """Check that a request's model is the one that is served.
+
+    Raises:
+        ModelNotFound: if it is not.
+    """
+    config = services.config
+    if model_id != config.model_id and model_id not in config.model_aliases:
+        raise ModelNotFound(
+            f"model {model_id[:80]!r} is not served here, only {config.model_id!r}", param="model"
+        )
+
+
+def _model(services: Services) -> dict[str, Any]:
+    config = services.config
+    return {
+        "id": config.model_id,
+        "object": "model",
+        "created": config.created_s,
+        "owned_by": "earshot",
+    }
+
+
+def _answer(services: Services, status: HTTPStatus) -> Response:
+    config = services.config
+    body: dict[str, Any] = {
+        "status": str(services.state),
+        "model": config.model_id,
+        "device": config.device,
+        "dtype": config.dtype,
+        "version": config.version,
+        "queue_audio_s": round(services.audio_budget.held_s, 1),
+    }
+    if services.failure is not None:
+        body["reason"] = str(services.failure)
+    if services.serving is not None:
+        body["engine"] = services.serving.engine.stats()
+    return JSONResponse(body, status, _NO_STORE)

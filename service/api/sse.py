@@ -1,0 +1,150 @@
+"""Server-sent events over ASGI. Knows nothing about what is streamed or who makes it.
+
+Our own response class, because the usual one starts to stream before anything can be refused, and
+leaves its generator open if the client goes before the first event. No `id:` lines: with one, a
+comment alone makes OpenAI's client dispatch an empty event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Protocol
+
+import anyio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.api.disconnect import until_disconnect
+from service.api.errors import ClientDisconnected
+
+HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+KEEPALIVE = b": keep-alive\n\n"
+_LINE_BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+"""JSON leaves these as they are, and some clients end a line at them."""
+
+
+class WireEvent(Protocol):
+    """An event that can be sent."""
+
+    @property
+    def type(self) -> str:
+        """Its name."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its data."""
+
+
+def encode(name: str, data: dict[str, Any]) -> bytes:
+    """Return one event; JSON without line breaks needs no more than one data line."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return f"event: {name}\ndata: {text.translate(_LINE_BREAKS)}\n\n".encode()
+
+
+class SlowReader(ClientDisconnected):
+    """The client did not take what was sent to it in time."""
+
+
+class EventStream(Response):
+    """A response that sends each event as it comes, and closes its source whatever happens.
+
+    Args:
+        events: what to send.
+        on_error: makes the last event of an error in `events`: its data.
+        on_close: frees what the source holds; called once, at the end of `__call__`.
+        keepalive_s: a comment is sent after a silence as long as this.
+        send_timeout_s: how long the client may take to read what was sent.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[WireEvent, None],
+        *,
+        on_error: Callable[[Exception], dict[str, Any]],
+        on_close: Callable[[], None],
+        keepalive_s: float = 15.0,
+        send_timeout_s: float = 30.0,
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers(HEADERS)
+        self._events = events
+        self._on_error = on_error
+        self._on_close = on_close
+        self._keepalive_s = keepalive_s
+        self._send_timeout_s = send_timeout_s
+        self._sent_at = 0.0
+        self._complete = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the events end or the client leaves.
+
+        Raises:
+            ClientDisconnected: if the client left, or stopped reading (`SlowReader`).
+        """
+        try:
+            await self._stream_or_leave(receive, send)
+        finally:
+            self._on_close()
+            with anyio.CancelScope(shield=True):
+                await self._events.aclose()
+
+    async def _stream_or_leave(self, receive: Receive, send: Send) -> None:
+        left: list[ClientDisconnected] = []
+
+        async def watch() -> None:
+            await until_disconnect(receive)
+            left.append(ClientDisconnected())
+            group.cancel_scope.cancel()
+
+        async def run(work: Callable[[Send], Awaitable[None]]) -> None:
+            try:
+                await work(send)
+            except ClientDisconnected as error:
+                left.append(error)
+            group.cancel_scope.cancel()
+
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await self._send(send, start)
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            group.start_soon(run, self._keep_alive)
+            await run(self._stream)
+        if left and not self._complete:
+            raise left[0]
+
+    async def _stream(self, send: Send) -> None:
+        try:
+            async for event in self._events:
+                await self._send_body(send, encode(event.type, event.to_dict()))
+        except ClientDisconnected:
+            raise
+        except Exception as error:  # noqa: BLE001 - after the first byte it can only be an event
+            await self._send_body(send, encode("error", {"type": "error"} | self._on_error(error)))
+        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+        self._complete = True
+
+    async def _keep_alive(self, send: Send) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            due_s = self._sent_at + self._keepalive_s - now()
+            if due_s > 0:
+                await asyncio.sleep(due_s)
+            else:
+                await self._send_body(send, KEEPALIVE)
+
+    async def _send_body(self, send: Send, body: bytes) -> None:
+        await self._send(send, {"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _send(self, send: Send, message: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                await send(message)
+        except TimeoutError:
+            raise SlowReader from None
+        except OSError:
+            raise ClientDisconnected from None
+        self._sent_at = asyncio.get_running_loop().time()
