@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+from service.text.tokenizer import WhisperTokenizer
+from service.text.vocabulary import byte_alphabet
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -29,3 +33,33 @@ def shared() -> Path:
     if not folder:
         pytest.skip("EARSHOT_SHARED is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., WhisperTokenizer]:
+    """Return a maker of tokenizers whose text tokens are the 256 bytes."""
+
+    def make(languages: Sequence[str] = ("en", "de", "ja")) -> WhisperTokenizer:
+        vocab = byte_alphabet()
+        texts = ["<|endoftext|>", "<|startoftranscript|>"]
+        texts += [f"<|{code}|>" for code in languages]
+        texts += ["<|translate|>", "<|transcribe|>"] if languages else []
+        texts += ["<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+        texts += [f"<|{place * 0.02:.2f}|>" for place in range(1501)]
+        shape = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        added = [
+            {"id": len(vocab) + place, "content": text, **shape, "special": True}
+            for place, text in enumerate(texts)
+        ]
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+        return WhisperTokenizer(
+            {
+                "version": "1.0",
+                "added_tokens": added,
+                "pre_tokenizer": {**byte_level, "use_regex": True},
+                "decoder": {**byte_level, "use_regex": True},
+                "model": {"type": "BPE", "vocab": vocab, "merges": []},
+            }
+        )
+
+    return make
