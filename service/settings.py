@@ -80,7 +80,11 @@ class Settings(BaseSettings):
         default=2, description="processes that decode audio at the same time"
     )
 
-    body_timeout_s: Seconds = Field(default=120, description="for the whole body to arrive")
+    header_timeout_s: Seconds = Field(
+        default=10, description="for the head of a request to arrive on an open connection"
+    )
+    body_timeout_s: Seconds = Field(default=300, description="for the whole body to arrive")
+    body_idle_timeout_s: Seconds = Field(default=20, description="between two pieces of a body")
     decode_timeout_s: Seconds = Field(
         default=60, description="for one upload to be decoded to samples"
     )

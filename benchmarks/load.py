@@ -1,0 +1,206 @@
+"""Load a real service with 1, 4, 8 and 16 clients at once, and print what each of them waits.
+
+Every client posts one recording after the other to `/transcribe` and reads the events. Without
+`--url` a service is started for the run, with the model and device of the `EARSHOT_*` variables.
+
+    python -m benchmarks.load
+    python -m benchmarks.load --url http://127.0.0.1:8000 --clients 32 --requests 200 talk.mp3
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from service.cli.client import TIMEOUT, RemoteError, transcribe
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+START_TIMEOUT_S = 120.0
+console = Console()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request got.
+
+    Attributes:
+        latency_s: from sending to the last event.
+        first_token_s: from sending to the first token; None if there was none.
+        tokens: events called `token`.
+        windows: windows of audio that they came from.
+        audio_s: seconds of audio in the file.
+    """
+
+    latency_s: float
+    first_token_s: float | None
+    tokens: int
+    windows: int
+    audio_s: float
+
+
+@dataclass(slots=True)
+class Level:
+    """All answers at one number of clients."""
+
+    clients: int
+    answers: list[Answer] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    wall_s: float = 0.0
+
+    def rate(self, amount: float) -> str:
+        """Return an amount a second of wall time."""
+        return f"{amount / self.wall_s:.1f}"
+
+    def row(self) -> list[str]:
+        """Return the cells of the table."""
+        answers = self.answers
+        first = [answer.first_token_s for answer in answers if answer.first_token_s is not None]
+        return [
+            str(self.clients),
+            str(len(answers)),
+            str(len(self.failures)),
+            _milliseconds([answer.latency_s for answer in answers]),
+            _milliseconds(first),
+            self.rate(sum(answer.tokens for answer in answers)),
+            self.rate(sum(answer.windows for answer in answers)),
+            self.rate(sum(answer.audio_s for answer in answers)),
+        ]
+
+
+def _milliseconds(seconds: Sequence[float]) -> str:
+    """Median / 95th percentile."""
+    if not seconds:
+        return "-"
+    if len(seconds) == 1:
+        return f"{seconds[0] * 1000:.0f}"
+    percentiles = statistics.quantiles(seconds, n=20, method="inclusive")
+    return f"{statistics.median(seconds) * 1000:.0f} / {percentiles[-1] * 1000:.0f}"
+
+
+async def ask(client: httpx.AsyncClient, url: str, path: Path) -> Answer:
+    """Transcribe one file and time it."""
+    start = time.perf_counter()
+    first_token_s = None
+    tokens, audio_s, windows = 0, 0.0, set[int]()
+    async for event in transcribe(client, url, path, {}):
+        match event["type"]:
+            case "started":
+                audio_s = event["duration_s"]
+            case "token":
+                first_token_s = first_token_s or time.perf_counter() - start
+                tokens += 1
+                windows.add(event["window"])
+    return Answer(time.perf_counter() - start, first_token_s, tokens, len(windows), audio_s)
+
+
+async def load(url: str, level: Level, files: Sequence[Path], requests: int) -> None:
+    """Fill in a level: so many clients share out so many requests."""
+    queue = iter(list(itertools.islice(itertools.cycle(files), requests)))
+    limits = httpx.Limits(max_connections=level.clients)
+    progress = Progress(
+        SpinnerColumn(), TextColumn(f"{level.clients:3d} clients"), MofNCompleteColumn(),
+        TimeElapsedColumn(), console=console, transient=True,
+    )  # fmt: skip
+    async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits) as client:
+        await ask(client, url, files[0])
+        with progress:
+            task = progress.add_task("", total=requests)
+
+            async def work() -> None:
+                for path in queue:
+                    try:
+                        level.answers.append(await ask(client, url, path))
+                    except (RemoteError, httpx.TransportError) as error:
+                        level.failures.append(str(error) or type(error).__name__)
+                    progress.advance(task)
+
+            start = time.perf_counter()
+            await asyncio.gather(*(work() for _ in range(level.clients)))
+            level.wall_s = time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def own_service() -> Iterator[str]:
+    """Run a service on a free port for as long as the context lasts, and yield its address.
+
+    Raises:
+        typer.Exit: if it ends or is not ready in time; it has said why on stderr.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "serve",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        with console.status("starting the service"):
+            _await_ready(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz").is_success:
+                return
+        time.sleep(0.1)
+    raise typer.Exit(1)
+
+
+def run(
+    files: Annotated[list[Path] | None, typer.Argument(help="recordings; samples/ if none")] = None,
+    url: Annotated[str | None, typer.Option(help="of a running service")] = None,
+    clients: Annotated[list[int] | None, typer.Option(help="1, 4, 8 and 16 if not given")] = None,
+    requests: Annotated[int, typer.Option(help="in all, at each number of clients")] = 64,
+) -> None:
+    """Measure latency and throughput of a service."""
+    recordings = files or sorted(SAMPLES.glob("*.wav"))
+    table = Table(title=f"{requests} requests, {len(recordings)} recordings in turn")
+    for heading in (
+        "clients", "answers", "failures", "latency ms\np50 / p95", "first token ms\np50 / p95",
+        "tokens/s", "windows/s", "audio s/s",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    levels = [Level(count) for count in clients or (1, 4, 8, 16)]
+    with contextlib.nullcontext(url) if url else own_service() as address:
+        for level in levels:
+            asyncio.run(load(address, level, recordings, requests))
+            table.add_row(*level.row())
+    console.print(table)
+    failures = {failure for level in levels for failure in level.failures}
+    for failure in sorted(failures):
+        console.print(f"failed: {failure}", style="red", markup=False)
+    if failures:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(run)
