@@ -1,4 +1,4 @@
-"""What one decoding of one window needs to know. No torch: the engine core and the API import it."""
+"""What one decoding of one window needs to know. No torch: the engine core imports it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SpecialTokens:
 
 @dataclass(frozen=True, slots=True)
 class NoiseKey:
-    """Names a stream of sampling noise: the same key gives the same noise, whatever runs beside it."""
+    """Names a stream of sampling noise: the same key, the same noise, whatever runs beside it."""
 
     seed: int = 0
     window: int = 0

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import scaled_dot_product_attention
 
 
 def split_heads(x: Tensor, n_head: int) -> Tensor:
     """[b t (h d)] -> [b h t d]."""
-    return x.unflatten(-1, (n_head, -1)).transpose(-2, -3)
+    return torch.unflatten(x, -1, (n_head, -1)).transpose(-2, -3)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -55,13 +55,13 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """[b t d_model] -> [b t d_model], over all positions at once."""
         query, key, value = self.project(x)
-        context = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        context = scaled_dot_product_attention(query, key, value, is_causal=causal)
         out: Tensor = self.out(merge_heads(context))
         return out
 
 
 class CrossAttention(nn.Module):
-    """Attention from the decoder to `encoder_output`, whose keys and values are fused and cached."""
+    """Attention from the decoder to `encoder_output`, with keys and values fused and cached."""
 
     def __init__(self, d_model: int, n_head: int) -> None:
         super().__init__()
@@ -79,6 +79,6 @@ class CrossAttention(nn.Module):
         """[b t d_model], [b k d_model] -> [b t d_model], over all positions at once."""
         query = split_heads(self.query(x), self.n_head)
         key, value = self.project_key_value(encoder_output)
-        context = F.scaled_dot_product_attention(query, key, value)
+        context = scaled_dot_product_attention(query, key, value)
         out: Tensor = self.out(merge_heads(context))
         return out

@@ -6,7 +6,8 @@ Two pools with fixed slots and no paging, because Whisper's contexts are fixed:
 - self: one row a hypothesis, written token by token.
 
 A step reads rows and slots `[0, B)` as views, without a gather, so the scheduler keeps the running
-rows there: row `r` reads the cross slot `r`. `move_row` and `swap_windows` are how it does that.
+rows there: row `r` reads the cross slot `r`. `move_row`, `move_window` and `swap_windows` are how
+it does that.
 """
 
 from __future__ import annotations
@@ -84,9 +85,23 @@ class KVCache:
         self.cross[:, :, slot, :, :length] = key_value
         self._cross_lengths[slot] = length
 
+    def clear_window(self, slot: int) -> None:
+        """Zero a cross slot. A NaN in it would reach its next owner: 0 times NaN is NaN."""
+        self.cross[:, :, slot].zero_()
+
+    def clear_row(self, row: int) -> None:
+        """Zero a self row, for the same reason."""
+        self.self_[:, :, row].zero_()
+
     def move_row(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` self keys and values of row `source` over row `target`."""
         self.self_[:, :, target, :, :length] = self.self_[:, :, source, :, :length]
+
+    def move_window(self, source: int, target: int) -> None:
+        """Copy cross slot `source` over slot `target`."""
+        length = self._cross_lengths[source]
+        self.cross[:, :, target, :, :length] = self.cross[:, :, source, :, :length]
+        self._cross_lengths[target] = length
 
     def swap_windows(self, first: int, second: int) -> None:
         """Exchange two cross slots."""
@@ -110,7 +125,7 @@ class KVCache:
                 f"of {self.n_text_ctx}"
             )
         n_key = min(-(-last // KEY_MULTIPLE) * KEY_MULTIPLE, self.n_text_ctx)
-        start = torch.tensor(positions, device=self.device)[:, None]  # [b 1]
+        start = to_device(positions, self.device)[:, None]  # [b 1]
         write_index = start + torch.arange(n_query, device=self.device)  # [b q]
         keys = torch.arange(n_key, device=self.device)
         self_bias = _bias(keys <= write_index[..., None])  # [b q k]
@@ -133,8 +148,15 @@ class KVCache:
         if min(lengths) == n_key:
             return cross_kv, None
         keys = torch.arange(n_key, device=self.device)
-        allowed = keys < torch.tensor(lengths, device=self.device)[:, None]  # [b c]
+        allowed = keys < to_device(lengths, self.device)[:, None]  # [b c]
         return cross_kv, _bias(allowed)[:, None, None]
+
+
+def to_device(values: list[int], device: torch.device) -> Tensor:
+    """Return i64[len(values)] on `device`, without waiting for the device."""
+    if device.type == "cpu":
+        return torch.tensor(values)
+    return torch.tensor(values, pin_memory=True).to(device, non_blocking=True)
 
 
 def _bias(allowed: Tensor) -> Tensor:

@@ -10,17 +10,21 @@ and openai/whisper `model.py`. Parity: tests/parity/.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import gelu, linear, pad
 
 from service.model.attention import CrossAttention, SelfAttention, attend, merge_heads, split_heads
 from service.model.config import WhisperConfig
-from service.model.kv_cache import CacheView, KVCache
+from service.model.kv_cache import CacheView, KVCache, to_device
 
 ROW_MULTIPLE = 4
-"""Rows of a decode step's linears are padded to a multiple of this (docs/adr/0001)."""
+"""Rows of a decode step's linears are padded to a multiple of this (docs/adr/0001).
+
+`TextDecoder.row_multiple` starts here; the engine's start-up probe may raise it.
+"""
 
 
 def sinusoids(length: int, channels: int, max_timescale: float = 10_000.0) -> Tensor:
@@ -75,8 +79,8 @@ class AudioEncoder(nn.Module):
         n_frames, longest = mel.shape[-1], 2 * self.positional_embedding.shape[0]
         if n_frames % 2 or not 0 < n_frames <= longest:
             raise ValueError(f"{n_frames} mel frames: must be even, and at most {longest}")
-        x = F.gelu(self.conv1(mel.to(self.conv1.weight.dtype)))
-        x = F.gelu(self.conv2(x)).transpose(1, 2)  # [b t/2 d_model]
+        x = gelu(self.conv1(mel.to(self.conv1.weight.dtype)))
+        x = gelu(self.conv2(x)).transpose(1, 2)  # [b t/2 d_model]
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
@@ -111,12 +115,12 @@ class DecoderBlock(nn.Module):
         n_rows, n_query = view.write_index.shape
         real = n_rows * n_query
 
-        def pad(context: Tensor) -> Tensor:  # [b h q d] -> [n d_model]
+        def padded(context: Tensor) -> Tensor:  # [b h q d] -> [n d_model]
             flat = merge_heads(context).flatten(0, 1)
-            return F.pad(flat, (0, 0, 0, x.shape[0] - real))
+            return pad(flat, (0, 0, 0, x.shape[0] - real))
 
         def rows(flat: Tensor) -> Tensor:  # [n c] -> [b q c]
-            return flat[:real].unflatten(0, (n_rows, n_query))
+            return torch.unflatten(flat[:real], 0, (n_rows, n_query))
 
         n_head = self.attn.n_head
         query, key, value = (
@@ -126,10 +130,10 @@ class DecoderBlock(nn.Module):
         keys, values = view.self_kv[layer].unbind(0)  # [b h k d]
         keys[view.row_index, :, view.write_index] = key.transpose(1, 2)
         values[view.row_index, :, view.write_index] = value.transpose(1, 2)
-        x = x + self.attn.out(pad(attend(query, keys, values, view.self_bias)))
+        x = x + self.attn.out(padded(attend(query, keys, values, view.self_bias)))
         query = split_heads(rows(self.cross_attn.query(self.cross_attn_ln(x))), n_head)
         keys, values = view.cross_kv[layer].unbind(0)
-        x = x + self.cross_attn.out(pad(attend(query, keys, values, view.cross_bias)))
+        x = x + self.cross_attn.out(padded(attend(query, keys, values, view.cross_bias)))
         out: Tensor = x + self.mlp(self.mlp_ln(x))
         return out
 
@@ -143,10 +147,14 @@ class TextDecoder(nn.Module):
         self.positional_embedding = nn.Parameter(torch.zeros(config.n_text_ctx, config.d_model))
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.n_text_layer))
         self.ln = nn.LayerNorm(config.d_model)
+        self.row_multiple = ROW_MULTIPLE
+
+    def _layers(self) -> list[DecoderBlock]:
+        return [cast("DecoderBlock", block) for block in self.blocks]
 
     def logits(self, x: Tensor) -> Tensor:
         """[... d_model] -> f32[... n_vocab], by the transposed token embedding."""
-        return F.linear(self.ln(x), self.token_embedding.weight).float()
+        return linear(self.ln(x), self.token_embedding.weight).float()
 
     def forward(self, tokens: Tensor, encoder_output: Tensor) -> Tensor:
         """i64[b t], [b k d_model] -> logits f32[b t n_vocab], teacher-forced."""
@@ -159,7 +167,7 @@ class TextDecoder(nn.Module):
         """[b t d_model] -> [b l 2 h t d], what `KVCache.write_cross` stores per window."""
         layers = [
             torch.stack(block.cross_attn.project_key_value(encoder_output), dim=1)
-            for block in self.blocks
+            for block in self._layers()
         ]
         return torch.stack(layers, dim=1)
 
@@ -169,11 +177,11 @@ class TextDecoder(nn.Module):
         Writes the new keys and values through the view.
         """
         real = tokens.numel()
-        padding = -real % ROW_MULTIPLE
-        ids = F.pad(tokens.flatten(), (0, padding))
-        positions = F.pad(view.write_index.flatten(), (0, padding))
-        x = self.token_embedding(ids) + self.positional_embedding[positions]
-        for layer, block in enumerate(self.blocks):
+        padding = -real % self.row_multiple
+        ids = pad(tokens.flatten(), (0, padding))
+        positions = pad(view.write_index.flatten(), (0, padding))
+        x: Tensor = self.token_embedding(ids) + self.positional_embedding[positions]
+        for layer, block in enumerate(self._layers()):
             x = block.decode(x, layer, view)
         return x
 
@@ -221,11 +229,15 @@ class WhisperModel(nn.Module):
         may look at them.
         """
         length = min(-(-len(tokens) // 32) * 32, cache.n_text_ctx)
-        ids = torch.tensor([tokens + [0] * (length - len(tokens))], device=cache.device)
-        hidden = self.decoder.decode(ids, cache.view(row, [0], length))
-        return self.decoder.logits(hidden[list(logits_at)])
+        ids = to_device(tokens + [0] * (length - len(tokens)), cache.device)
+        hidden = self.decoder.decode(ids[None], cache.view(row, [0], length))
+        padded = logits_at + logits_at[-1:] * (-len(logits_at) % self.decoder.row_multiple)
+        wanted = torch.stack([hidden[position] for position in padded])
+        return self.decoder.logits(wanted)[: len(logits_at)]
 
-    def decode(self, tokens: Tensor, positions: list[int], cache: KVCache) -> Tensor:
-        """One token for each of the rows [0, b): i64[b] -> logits f32[b n_vocab]."""
-        hidden = self.decoder.decode(tokens[:, None], cache.view(0, positions, 1))
+    def decode(
+        self, tokens: Tensor, positions: list[int], cache: KVCache, *, first: int = 0
+    ) -> Tensor:
+        """One token for each of the rows [first, first + b): i64[b] -> logits f32[b n_vocab]."""
+        hidden = self.decoder.decode(tokens[:, None], cache.view(first, positions, 1))
         return self.decoder.logits(hidden)[: tokens.shape[0]]

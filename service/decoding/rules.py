@@ -1,0 +1,132 @@
+"""Whisper's logit rules, for a batch of rows at once and without waiting for the device.
+
+The rules and their order are those of openai/whisper `decoding.py`: `SuppressBlank`,
+`SuppressTokens`, `ApplyTimestampRules`. There they loop over rows in Python; here what a row has
+sampled so far is summed up in four values that live on the device, so a step is a handful of tensor
+operations whatever the number of rows. Every operation works on one row at a time, so a row's bits
+do not depend on its neighbours.
+
+Knows nothing about sampling, sequences or requests.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from service.decoding.params import SequenceParams, SpecialTokens
+
+NEGATIVE_INFINITY = float("-inf")
+_REMEMBERED = 16
+"""Lists of suppressed tokens that are kept on the device as a bias."""
+
+
+class RuleState:
+    """What the rules know of each row.
+
+    For a row that decodes with timestamps: whether the last and the last but one sampled token
+    were timestamps, and the latest timestamp. `last` and `penultimate` start as True: after the
+    first token `penultimate` is then True, which is the reference's rule for a sequence of one.
+
+    Args:
+        special: the ids that the rules are about.
+        rows: rows to hold.
+        device: where logits live.
+    """
+
+    def __init__(
+        self, special: SpecialTokens, rows: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.special = special
+        self.device = torch.device(device)
+        n_vocab, begin = special.n_vocab, special.timestamp_begin
+        self._ids = torch.arange(n_vocab, device=device)
+        self._biases: dict[tuple[tuple[int, ...], bool], Tensor] = {}
+        self._bias = torch.zeros(rows, n_vocab, device=device)
+        self._timestamps = torch.zeros(rows, 1, dtype=torch.bool, device=device)
+        self._last = torch.ones(rows, 1, dtype=torch.bool, device=device)
+        self._penultimate = torch.ones(rows, 1, dtype=torch.bool, device=device)
+        self._latest = torch.full((rows, 1), begin - 1, device=device)
+        blank = torch.zeros(n_vocab)
+        blank[[*special.blank, special.eot]] = NEGATIVE_INFINITY
+        self._blank = blank.to(device)
+
+    def start(self, row: int, params: SequenceParams) -> None:
+        """Make `row` ready for a new sequence.
+
+        Raises:
+            ValueError: if a suppressed token is outside the vocabulary.
+        """
+        self._bias[row] = self._suppress(params.suppress_tokens, params.timestamps)
+        self._timestamps[row] = params.timestamps
+        self._last[row] = True
+        self._penultimate[row] = True
+        self._latest[row] = self.special.timestamp_begin - 1
+
+    def move(self, source: int, target: int) -> None:
+        """Copy the state of row `source` over row `target`."""
+        for state in (self._bias, self._timestamps, self._last, self._penultimate, self._latest):
+            state[target] = state[source]
+
+    def filter_first(self, logits: Tensor, row: int, params: SequenceParams) -> Tensor:
+        """Apply the rules to the first sampled token of one row: f32[n_vocab] -> f32[n_vocab]."""
+        filtered = logits + self._bias[row]
+        if params.suppress_blank:
+            filtered += self._blank
+        if params.timestamps:
+            begin = self.special.timestamp_begin
+            filtered[:begin] = NEGATIVE_INFINITY
+            if params.max_initial_timestamp_index is not None:
+                filtered[begin + params.max_initial_timestamp_index + 1 :] = NEGATIVE_INFINITY
+        return filtered
+
+    def filter_next(self, logits: Tensor, first: int) -> Tensor:
+        """Apply the rules to later tokens of rows `first ...`: f32[b n_vocab] -> f32[b n_vocab].
+
+        Shapes: `b` may run over rows that hold no sequence; their results mean nothing.
+        """
+        rows = slice(first, first + logits.shape[0])
+        begin = self.special.timestamp_begin
+        ruled, last, penultimate = (
+            self._timestamps[rows], self._last[rows], self._penultimate[rows],
+        )  # fmt: skip
+        filtered = logits + self._bias[rows]
+        text, timestamps = filtered[:, :begin], filtered[:, begin:]
+
+        opened = ruled & last & ~penultimate  # one timestamp: its partner or end-of-text follows
+        closed = ruled & last & penultimate  # a pair: text has to follow
+        text[:, : self.special.eot].masked_fill_(opened, NEGATIVE_INFINITY)
+        # A pair may hold the same time twice, but a segment may not be empty.
+        earliest = self._latest[rows] + (~opened).long()
+        early = self._ids[begin:] < earliest  # [b n_timestamps]
+        timestamps.masked_fill_(closed | (ruled & early), NEGATIVE_INFINITY)
+
+        mass = timestamps.logsumexp(dim=-1, keepdim=True)
+        likelier = mass > text.amax(dim=-1, keepdim=True)
+        text.masked_fill_(ruled & likelier, NEGATIVE_INFINITY)
+        return filtered
+
+    def update(self, tokens: Tensor, first: int) -> None:
+        """Note what rows `first ...` have sampled, i64[b]."""
+        rows = slice(first, first + tokens.shape[0])
+        tokens = tokens[:, None]
+        is_timestamp = tokens >= self.special.timestamp_begin
+        self._penultimate[rows] = self._last[rows]
+        self._last[rows] = is_timestamp
+        self._latest[rows] = torch.where(is_timestamp, tokens, self._latest[rows])
+
+    def _suppress(self, tokens: tuple[int, ...], timestamps: bool) -> Tensor:
+        """Return the constant bias f32[n_vocab] of a list of suppressed tokens."""
+        key = (tokens, timestamps)
+        if key not in self._biases:
+            outside = [token for token in tokens if not 0 <= token < self.special.n_vocab]
+            if outside:
+                raise ValueError(f"suppress_tokens {outside} are not in 0..{self.special.n_vocab}")
+            bias = torch.zeros(self.special.n_vocab)
+            bias[list(tokens)] = NEGATIVE_INFINITY
+            if timestamps:
+                bias[self.special.no_timestamps] = NEGATIVE_INFINITY
+            if len(self._biases) >= _REMEMBERED:
+                self._biases.pop(next(iter(self._biases)))
+            self._biases[key] = bias.to(self.device)
+        return self._biases[key]

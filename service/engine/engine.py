@@ -1,0 +1,367 @@
+"""The boundary between the event loop and the engine thread: one queue in, one callback out.
+
+The engine thread owns the core. It takes everything that has arrived, takes one step, and hands all
+of the step's tokens to the loop by one `call_soon_threadsafe`. When there is nothing to do it
+sleeps on the inbox; there is no timer. This is the only module with `threading` and `queue`.
+
+Knows nothing about torch, HTTP or audio formats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.decoding.params import SequenceParams
+from service.engine.core import EngineCore
+from service.engine.gauges import EngineGauges, Snapshot
+from service.engine.session import Session, TokenStream, WindowLease
+from service.engine.types import Finish, TokenStep, WindowInput
+from service.errors import (
+    DecodingFailed,
+    EngineBusy,
+    EngineDead,
+    EngineDraining,
+    EngineStarting,
+    ServiceError,
+)
+from service.metrics import Metrics
+
+__all__ = ["Engine", "EngineConfig", "EngineState", "Session", "TokenStream", "WindowLease"]
+
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = (1.0, 60.0)
+_SMOOTHING = 0.2
+_JOIN_S = 5.0
+
+
+class EngineState(enum.StrEnum):
+    """What the engine can be asked for: everything in READY only."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Limits of the loop's side.
+
+    Attributes:
+        max_requests: sessions at once, those that wait included.
+    """
+
+    max_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    window_id: int
+    window_input: WindowInput
+    permit_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Submit:
+    sequence_id: int
+    window_id: int
+    params: SequenceParams
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    window_id: int
+
+
+class _Stop:
+    """Ends the engine thread."""
+
+
+class Engine:
+    """Runs an `EngineCore` on a thread of its own, for one event loop.
+
+    Args:
+        core: touched by the engine thread only from `start` on.
+        config: limits.
+        metrics: where it counts.
+        on_dead: called on the loop once if the engine fails for good.
+    """
+
+    def __init__(
+        self,
+        core: EngineCore,
+        *,
+        config: EngineConfig,
+        metrics: Metrics | None = None,
+        on_dead: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self.state = EngineState.STARTING
+        self._core = core
+        self._config = config
+        self._on_dead = on_dead
+        self._gauges = EngineGauges(metrics or Metrics(), core.scheduler.config)
+        self._gauges.metrics.queue_capacity.set(config.max_requests)
+        self._inbox: queue.SimpleQueue[_Open | _Submit | _Close | _Stop] = queue.SimpleQueue()
+        self._ids = itertools.count(1)
+        self._sessions: set[Session] = set()
+        self._streams: dict[int, tuple[Session, TokenStream]] = {}
+        self._owners: dict[int, Session] = {}
+        self._session_s: float | None = None
+        self._failure: BaseException | None = None
+        self._snapshot = Snapshot()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._started = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._vacant = asyncio.Event()
+        self._vacant.set()
+
+    # ------------------------------------------------------------------ the loop's side
+
+    def start(self) -> None:
+        """Start the thread, which warms up first; call it on the event loop that will use it."""
+        if self._thread is not None:
+            raise RuntimeError("the engine has been started already")
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    async def until_ready(self) -> None:
+        """Return when the engine is warm.
+
+        Raises:
+            EngineDead: if it failed to start.
+        """
+        await self._started.wait()
+        if self.state is EngineState.DEAD:
+            raise self._dead()
+
+    def session(self) -> Session:
+        """Return a permit for one request, now.
+
+        Raises:
+            EngineStarting, EngineDraining, EngineDead: by the state.
+            EngineBusy: if `max_requests` hold a permit; says when one is expected to be free.
+        """
+        self._require_ready()
+        limit = self._config.max_requests
+        if len(self._sessions) >= limit:
+            raise EngineBusy(
+                f"{limit} requests are running or waiting, which is the limit",
+                retry_after_s=self._retry_after_s(),
+            )
+        session = Session(self, time.monotonic())
+        self._sessions.add(session)
+        self._vacant.clear()
+        self._count_requests()
+        return session
+
+    def drain(self) -> None:
+        """Take no new sessions; those that have a permit go on to their end."""
+        if self.state in {EngineState.STARTING, EngineState.READY}:
+            self.state = EngineState.DRAINING
+
+    async def stop(self, grace_s: float) -> None:
+        """Drain, wait for the sessions for `grace_s` at most, fail the rest, end the thread."""
+        self.drain()
+        if self._thread is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._vacant.wait()
+        self._fail_streams(EngineDraining("the service has shut down"))
+        self._inbox.put(_Stop())
+        await self._finished.wait()
+        self._thread.join(_JOIN_S)
+
+    def stats(self) -> dict[str, int | float | str | None]:
+        """Return the state in numbers, for the health page."""
+        snapshot, config = self._snapshot, self._core.scheduler.config
+        began = snapshot.step_began_at
+        return {
+            "state": str(self.state),
+            "requests": len(self._sessions),
+            "max_requests": self._config.max_requests,
+            "windows_waiting": snapshot.waiting,
+            "window_slots_used": snapshot.slots_used,
+            "window_slots": config.windows,
+            "decoder_rows_used": snapshot.rows_used,
+            "decoder_rows": config.rows,
+            "steps": snapshot.steps,
+            "step_running_s": None if began is None else round(time.monotonic() - began, 3),
+        }
+
+    # What sessions call (`Port`).
+
+    def open_window(self, session: Session, window_input: WindowInput) -> int:
+        """Register a window and return its id."""
+        window_id = next(self._ids)
+        permit_at = session.opened_at if session.is_waiting else None
+        self._owners[window_id] = session
+        self._inbox.put(_Open(window_id, window_input, permit_at))
+        return window_id
+
+    def submit(self, window_id: int, params: SequenceParams) -> tuple[int, TokenStream]:
+        """Start to decode a window -> the sequence's id and its tokens.
+
+        Raises:
+            EngineDead, EngineDraining: if the engine has failed or stopped.
+        """
+        if self.state is EngineState.DEAD:
+            raise self._dead()
+        if self._finished.is_set():
+            raise EngineDraining("the service has shut down")
+        sequence_id, stream = next(self._ids), TokenStream()
+        self._streams[sequence_id] = (self._owners[window_id], stream)
+        self._inbox.put(_Submit(sequence_id, window_id, params))
+        return sequence_id, stream
+
+    def forget(self, sequence_id: int) -> None:
+        """Deliver nothing more to a sequence's stream."""
+        self._streams.pop(sequence_id, None)
+
+    def close_window(self, window_id: int) -> None:
+        """Give the window's slot and row back before the next step."""
+        self._owners.pop(window_id, None)
+        self._inbox.put(_Close(window_id))
+
+    def leave(self, session: Session) -> None:
+        """Give the permit back."""
+        lasted_s = time.monotonic() - session.opened_at
+        mean_s = lasted_s if self._session_s is None else self._session_s
+        self._session_s = mean_s + _SMOOTHING * (lasted_s - mean_s)
+        self._sessions.discard(session)
+        self._count_requests()
+        if not self._sessions:
+            self._vacant.set()
+
+    def _require_ready(self) -> None:
+        if self.state is EngineState.DEAD:
+            raise self._dead()
+        if self.state is EngineState.DRAINING:
+            raise EngineDraining("the service is shutting down and takes no new work")
+        if self.state is EngineState.STARTING:
+            raise EngineStarting("the model is not loaded and warm yet")
+
+    def _dead(self) -> EngineDead:
+        return EngineDead(f"the engine has failed ({type(self._failure).__name__})")
+
+    def _retry_after_s(self) -> float:
+        """Return when a permit should be free: sessions last their mean, and end one by one."""
+        now = time.monotonic()
+        ages_s = [now - session.opened_at for session in self._sessions]
+        lasting_s = self._session_s if self._session_s is not None else sum(ages_s) / len(ages_s)
+        shortest_s, longest_s = _RETRY_AFTER_S
+        return min(max(lasting_s / len(ages_s), shortest_s), longest_s)
+
+    def _count_requests(self) -> None:
+        waiting = sum(session.is_waiting for session in self._sessions)
+        self._gauges.metrics.requests_running.set(len(self._sessions))
+        self._gauges.metrics.requests_waiting.set(waiting)
+
+    # What the thread calls on the loop.
+
+    def _become_ready(self) -> None:
+        if self.state is EngineState.STARTING:
+            self.state = EngineState.READY
+        self._started.set()
+
+    def _deliver(self, steps: list[tuple[int, TokenStep]], began_at: float) -> None:
+        """Hand the tokens of the step that began at `began_at` to their streams."""
+        for sequence_id, step in steps:
+            owner = self._streams.get(sequence_id)
+            if owner is None:
+                continue  # cancelled while the step ran
+            session, stream = owner
+            stream.feed(step)
+            if session.is_waiting:
+                session.is_waiting = False
+                session.waited_s = began_at - (session.queued_at or began_at)
+                self._count_requests()
+            if step.finish is not None:
+                del self._streams[sequence_id]
+
+    def _end(self, failure: BaseException | None) -> None:
+        """Note that the thread has ended, and why."""
+        self._finished.set()
+        self._started.set()
+        if failure is None:
+            self._fail_streams(EngineDraining("the service has shut down"))
+            return
+        self._failure = failure
+        self.state = EngineState.DEAD
+        self._fail_streams(self._dead())
+        if self._on_dead is not None:
+            self._on_dead(failure)
+
+    def _fail_streams(self, error: ServiceError) -> None:
+        streams, self._streams = self._streams, {}
+        for _, stream in streams.values():
+            stream.fail(error)
+
+    # ------------------------------------------------------------------ the engine thread
+
+    def _run(self) -> None:
+        """Warm up, then step until told to stop or until something fails for good."""
+        failure: BaseException | None = None
+        try:
+            with self._core.runner.on_thread():
+                self._core.warm_up()
+                self._post(self._become_ready)
+                while self._take():
+                    self._turn()
+        except BaseException as error:  # reported to everyone who waits
+            logger.critical("the engine has failed", exc_info=error)
+            failure = error
+        self._post(self._end, failure)
+
+    def _take(self) -> bool:
+        """Take what has arrived, waiting if there is no work -> False when told to stop."""
+        scheduler = self._core.scheduler
+        while True:
+            if self._inbox.empty():
+                self._snapshot = self._gauges.publish(scheduler)
+                if scheduler.has_work:
+                    return True
+            message = self._inbox.get()
+            if isinstance(message, _Stop):
+                return False
+            if isinstance(message, _Open):
+                scheduler.open(message.window_id, message.window_input)
+                self._gauges.opened(message.window_id, message.permit_at)
+            elif isinstance(message, _Close):
+                scheduler.close(message.window_id)
+                self._gauges.closed(message.window_id)
+            else:
+                self._submit(message)
+
+    def _submit(self, message: _Submit) -> None:
+        try:
+            self._core.scheduler.submit(message.sequence_id, message.window_id, message.params)
+        except DecodingFailed as error:
+            step = TokenStep(-1, float("nan"), finish=Finish.ERROR, error=error)
+            self._post(self._deliver, [(message.sequence_id, step)], time.monotonic())
+
+    def _turn(self) -> None:
+        """Take one step and hand its tokens over."""
+        began_at = time.monotonic()
+        self._snapshot = self._gauges.step_begins()
+        turn = self._core.turn()
+        self._gauges.step_ends(turn)
+        self._post(self._deliver, turn.steps, began_at)
+
+    def _post(self, callback: Callable[..., None], *args: object) -> None:
+        """Run a callback on the loop; if that is closed, nobody is left to tell."""
+        if self._loop is not None and not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # it was closed just now
+                self._loop.call_soon_threadsafe(callback, *args)

@@ -1,0 +1,168 @@
+"""The event loop's side of the engine: permits, leases and streams of tokens.
+
+Everything here belongs to one event loop. Knows nothing about threads, steps or torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol, Self
+
+from service.decoding.params import SequenceParams
+from service.engine.types import SessionClosed, TokenStep, WindowInput
+from service.errors import ServiceError
+
+
+class Port(Protocol):
+    """What sessions need of the engine. Every call returns at once."""
+
+    def open_window(self, session: Session, window_input: WindowInput) -> int:
+        """Register a window and return its id."""
+        ...
+
+    def submit(self, window_id: int, params: SequenceParams) -> tuple[int, TokenStream]:
+        """Start to decode a window -> the sequence's id and its tokens."""
+        ...
+
+    def forget(self, sequence_id: int) -> None:
+        """Deliver nothing more to a sequence's stream."""
+        ...
+
+    def close_window(self, window_id: int) -> None:
+        """Give the window's slot and row back before the next step."""
+        ...
+
+    def leave(self, session: Session) -> None:
+        """Give the permit back."""
+        ...
+
+
+class TokenStream:
+    """The steps of one sequence, as they come: an async iterator that ends after `finish`.
+
+    It holds at most `max_tokens` steps, however slowly they are read.
+    """
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[TokenStep | ServiceError] = asyncio.Queue()
+        self._ended = False
+
+    def feed(self, step: TokenStep) -> None:
+        """Add a step."""
+        self._events.put_nowait(step)
+
+    def fail(self, error: ServiceError) -> None:
+        """Raise `error` in the reader, after the steps that it has not read yet."""
+        self._events.put_nowait(error)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenStep:
+        """Return the next step.
+
+        Raises:
+            EngineDead, EngineDraining: if the engine fails or stops meanwhile.
+            SessionClosed: if the window or its session is closed meanwhile, or decoded again.
+        """
+        if self._ended:
+            raise StopAsyncIteration
+        event = await self._events.get()
+        if isinstance(event, ServiceError):
+            self._ended = True
+            raise event
+        self._ended = event.finish is not None
+        return event
+
+
+class WindowLease:
+    """One window of audio: encoded once, decoded as often as needed, until it is closed.
+
+    An async context manager. It takes its place in the queue when it is decoded first, and holds
+    its slot from then on.
+    """
+
+    def __init__(self, port: Port, window_id: int) -> None:
+        self._port = port
+        self._window_id = window_id
+        self._closed = False
+        self._current: tuple[int, TokenStream] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def decode(self, params: SequenceParams) -> TokenStream:
+        """Start to decode now, and return the steps as an async iterator.
+
+        Whatever was decoding on this window before is cancelled.
+
+        Raises:
+            SessionClosed: if the window is closed.
+            EngineDead, EngineDraining: if the engine has failed or stopped.
+        """
+        if self._closed:
+            raise SessionClosed("the window is closed")
+        self._cancel("the window is decoded again")
+        self._current = self._port.submit(self._window_id, params)
+        return self._current[1]
+
+    def close(self) -> None:
+        """Cancel what decodes; the slot is free before the next step. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self._port.close_window(self._window_id)
+            self._cancel("the window is closed")
+
+    def _cancel(self, reason: str) -> None:
+        if self._current is not None:
+            sequence_id, stream = self._current
+            self._current = None
+            self._port.forget(sequence_id)
+            stream.fail(SessionClosed(reason))
+
+
+class Session:
+    """A request's permit to use the engine, until it is closed.
+
+    Attributes:
+        opened_at: `time.monotonic()` of the permit.
+        is_waiting: whether no token has come yet.
+        queued_at: `time.monotonic()` of its first window, None until then.
+        waited_s: from there to the step that gave the first token, None until then.
+    """
+
+    def __init__(self, port: Port, opened_at: float) -> None:
+        self.opened_at = opened_at
+        self.is_waiting = True
+        self.queued_at: float | None = None
+        self.waited_s: float | None = None
+        self._port = port
+        self._leases: list[WindowLease] = []
+        self._closed = False
+
+    def window(self, window_input: WindowInput) -> WindowLease:
+        """Return a lease on a window; it is an async context manager.
+
+        Raises:
+            SessionClosed: if the session is closed.
+        """
+        if self._closed:
+            raise SessionClosed("the session is closed")
+        if self.queued_at is None:
+            self.queued_at = time.monotonic()
+        self._leases = [lease for lease in self._leases if not lease._closed]
+        lease = WindowLease(self._port, self._port.open_window(self, window_input))
+        self._leases.append(lease)
+        return lease
+
+    def close(self) -> None:
+        """Cancel everything and give the permit back. May be called again."""
+        if not self._closed:
+            self._closed = True
+            for lease in self._leases:
+                lease.close()
+            self._port.leave(self)

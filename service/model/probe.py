@@ -1,0 +1,147 @@
+"""Proves at start that a row's bits do not depend on its neighbours, on the kernels in use.
+
+Every row of the cache is given the same window and the same prompt, so every row of every batch has
+to produce the same bits. All rows are compared: looking at the first one only hides what a matrix
+library does to the last ones (docs/adr/0001-batch-invariance.md).
+
+Knows nothing about requests; overwrites the cache.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.model import KVCache, WhisperModel
+from service.model.kv_cache import KEY_MULTIPLE
+
+POSITION_MULTIPLE = 4
+"""Windows are encoded together only if their positions are a multiple of this: with others, the
+matrix library's split of rows over threads would cut differently (docs/adr/0001)."""
+_N_PROMPT = 4
+_BATCHES = (1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 16, 31, 32, 63, 64, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """What the probe saw.
+
+    Attributes:
+        device, dtype, threads: what it ran on.
+        row_multiple: what decoder rows are padded to, after the probe.
+        n_compared: rows compared with the same row alone.
+        failures: what differed at that `row_multiple`, in words; empty if nothing did.
+    """
+
+    device: str
+    dtype: str
+    threads: int
+    row_multiple: int
+    n_compared: int
+    failures: tuple[str, ...]
+
+    @property
+    def is_invariant(self) -> bool:
+        """Whether every row was the same in every batch."""
+        return not self.failures
+
+    def log(self, logger: logging.Logger) -> None:
+        """Write one line: INFO if all is well, otherwise a warning that says what differs."""
+        where = f"{self.device} {self.dtype}, {self.threads} threads"
+        if self.is_invariant:
+            logger.info(
+                "batch invariance holds on %s: %d rows compared, decoder rows in multiples of %d",
+                where, self.n_compared, self.row_multiple,
+            )  # fmt: skip
+        else:
+            logger.warning(
+                "batch invariance does NOT hold on %s: %s. Log-probabilities may differ in their "
+                "last bits with the load", where, "; ".join(self.failures),
+            )  # fmt: skip
+
+
+def probe(model: WhisperModel, cache: KVCache, encode_batch: int) -> ProbeReport:
+    """Compare all rows over encoder batches, decoder batches and key lengths.
+
+    Raises `row_multiple` of the decoder until rows agree, or until it covers all rows.
+    """
+    compared, failures = _probe_encoder(model, cache, encode_batch)
+    while True:
+        n_rows, found = _probe_decoder(model, cache)
+        compared += n_rows
+        if not found or model.decoder.row_multiple >= cache.rows:
+            break
+        model.decoder.row_multiple *= 2
+    cache.self_.zero_()
+    return ProbeReport(
+        device=str(cache.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        row_multiple=model.decoder.row_multiple,
+        n_compared=compared,
+        failures=(*failures, *found),
+    )
+
+
+def _noise(*shape: int, device: torch.device) -> Tensor:
+    """Return the same pseudo-random numbers every time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, generator=generator).to(device)
+
+
+def _probe_encoder(model: WhisperModel, cache: KVCache, encode_batch: int) -> tuple[int, list[str]]:
+    """Compare windows alone with the same windows in a full encoder batch."""
+    config = model.config
+    compared, found = 0, []
+    for n_frames in sorted({config.window_frames(1), config.max_frames}):
+        if encode_batch == 1 or n_frames // 2 % POSITION_MULTIPLE:
+            continue
+        mel = _noise(encode_batch, config.n_mels, n_frames, device=cache.device)
+        together = model.encode(mel)
+        differing = [
+            row for row in range(encode_batch)
+            if not torch.equal(together[row], model.encode(mel[row : row + 1])[0])
+        ]  # fmt: skip
+        compared += encode_batch
+        if differing:
+            found.append(f"{encode_batch} windows of {n_frames} frames: rows {differing}")
+    return compared, found
+
+
+def _probe_decoder(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
+    """Compare rows alone with rows among others like them, and beside one that is far longer."""
+    window = _noise(*cache.cross[:, :, 0].shape, device=cache.device).to(model.dtype)
+    short = window[..., : model.config.window_frames(1) // 2, :]
+    cache.self_[:] = _noise(*cache.self_[:, :, :1].shape, device=cache.device).to(model.dtype)
+    for slot in range(cache.rows):
+        cache.write_cross(slot, short)
+    found: list[str] = []
+    compared, longest = 0, cache.n_text_ctx - 1
+    batches = sorted({min(n, cache.rows) for n in (*_BATCHES, cache.rows)})
+    for position in (_N_PROMPT, KEY_MULTIPLE + _N_PROMPT):
+        alone = _decode(model, cache, [position])[0]
+        for n_rows in batches:
+            logits = _decode(model, cache, [position] * n_rows)
+            cache.write_cross(n_rows - 1, window)
+            beside = _decode(model, cache, [position] * (n_rows - 1) + [longest])[:-1]
+            cache.write_cross(n_rows - 1, short)
+            for what, rows in (("like them", logits), ("and one longer", beside)):
+                differing = [n for n, row in enumerate(rows) if not torch.equal(row, alone)]
+                compared += len(rows)
+                if differing:
+                    found.append(f"{n_rows} rows at {position}, {what}: rows {differing}")
+    return compared, found
+
+
+def _decode(model: WhisperModel, cache: KVCache, positions: list[int]) -> Tensor:
+    """Take one step with the same token on every row, and put back the keys it wrote."""
+    tokens = torch.ones(len(positions), dtype=torch.int64, device=cache.device)
+    rows = range(len(positions))
+    kept = [cache.self_[:, :, row, :, at].clone() for row, at in zip(rows, positions, strict=True)]
+    logits = model.decode(tokens, positions, cache)
+    for row, at in zip(rows, positions, strict=True):
+        cache.self_[:, :, row, :, at] = kept[row]
+    return logits
