@@ -23,7 +23,6 @@ def create_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await services.audio_decoder.start()
         loading = asyncio.create_task(services.load(), name="load-model")
         try:
             yield

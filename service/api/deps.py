@@ -6,6 +6,7 @@ the model is loaded, so `Services` exists at once and holds a `Serving` only whe
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from fastapi import Request
 
 from service.api.admission import AudioBudget
 from service.engine.engine import Engine, EngineState
-from service.errors import EngineDead, EngineDraining, EngineStarting
+from service.errors import EngineDead, EngineDraining, EngineStarting, ServiceError
 
 if TYPE_CHECKING:
     from service.audio.decode import AudioDecoder
@@ -79,7 +80,7 @@ class Services:
     Args:
         config: limits and deadlines.
         metrics: the process's instruments.
-        audio_decoder: not started yet; the app's lifespan starts and closes it.
+        audio_decoder: not started yet; `load` starts it, the app's lifespan closes it.
         load: called once by the app's lifespan, as a background task on the event loop that serves.
             It loads the model (in a thread), starts and warms the engine and returns both. An
             exception from it makes the service `dead`.
@@ -108,10 +109,11 @@ class Services:
     async def load(self) -> None:
         """Load the model and begin to serve; never raises, but leaves the state `dead`."""
         try:
-            serving = await self._load()
+            serving, _ = await asyncio.gather(self._load(), self.audio_decoder.start())
         except Exception as error:
             self.failure = error
-            logger.error("the model could not be loaded: %s", error, exc_info=error)
+            if not isinstance(error, ServiceError):
+                logger.exception("the service could not start")
             self._on_dead(error)
             return
         self.serving = serving

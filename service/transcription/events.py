@@ -173,7 +173,7 @@ class Timings:
     """Where the time went.
 
     Attributes:
-        queue_ms: waiting for the first window's slot.
+        queue_ms: from the first window's arrival at the engine to the step of its first token.
         first_token_ms: from the arrival of the request to its first token; None without tokens.
         total_ms: from the arrival of the request to the end.
         realtime_factor: seconds of audio a second of `total_ms`.

@@ -25,7 +25,8 @@ class ModelFacts:
         n_text_ctx: decoder positions.
         max_frames: mel frames of its longest window.
         suppress_tokens: never sampled.
-        suppress_blank: whether a window may not begin with a blank or end at once.
+        begin_suppress_tokens: not sampled first; only whether end-of-text is among them counts,
+            and then a window begins with neither that nor a blank, as in the reference.
         max_initial_timestamp_index: the latest first timestamp in steps of 0.02 s, None for none.
     """
 
@@ -34,7 +35,7 @@ class ModelFacts:
     n_text_ctx: int
     max_frames: int
     suppress_tokens: tuple[int, ...]
-    suppress_blank: bool
+    begin_suppress_tokens: tuple[int, ...]
     max_initial_timestamp_index: int | None
 
 
@@ -126,7 +127,7 @@ class SequencePlan:
             temperature=params.temperature,
             noise=NoiseKey(seed=params.seed, window=window),
             timestamps=timestamps,
-            suppress_blank=facts.suppress_blank,
+            suppress_blank=self._tokenizer.eot in facts.begin_suppress_tokens,
             suppress_tokens=facts.suppress_tokens,
             max_initial_timestamp_index=facts.max_initial_timestamp_index,
         )

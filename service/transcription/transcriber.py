@@ -127,7 +127,6 @@ class Transcription:
         self._language = params.language
         self._maximum: float | None = None
         self._usage = Usage()
-        self._queue_s: float | None = None
         self._first_token_s: float | None = None
         self._n_tokens = 0
         self._texts: list[str] = []
@@ -145,8 +144,8 @@ class Transcription:
 
     @property
     def queue_s(self) -> float | None:
-        """How long the first window waited; None before it has its slot."""
-        return self._queue_s
+        """From the first window's arrival at the engine to its first step; None before that."""
+        return self._session.waited_s
 
     @property
     def first_token_s(self) -> float | None:
@@ -188,9 +187,7 @@ class Transcription:
                 first_segment=len(self._segments),
                 temperature=self._params.temperature,
             )
-            opened_at = time.perf_counter()
             async with self._session.window(await self._input(window)) as lease:
-                self._note_queue(opened_at)
                 if self._language is None and self._transcriber.detection is not None:
                     yield await self._detect(lease, self._transcriber.detection)
                 how = self._plan.transcribe(self._language, window.index)
@@ -230,10 +227,6 @@ class Transcription:
         )
         return LanguageDetected(self._language, math.exp(step.logprob))
 
-    def _note_queue(self, opened_at: float) -> None:
-        if self._queue_s is None:
-            self._queue_s = time.perf_counter() - opened_at
-
     def _note_token(self) -> None:
         if self._first_token_s is None:
             self._first_token_s = time.perf_counter() - self._arrived_at
@@ -258,7 +251,7 @@ class Transcription:
             segments=tuple(self._segments),
             usage=self._usage,
             timings=Timings(
-                queue_ms=1e3 * (self._queue_s or 0.0),
+                queue_ms=1e3 * (self.queue_s or 0.0),
                 first_token_ms=None if first is None else 1e3 * first,
                 total_ms=1e3 * total_s,
                 realtime_factor=self.duration_s / max(total_s, 1e-9),

@@ -32,7 +32,7 @@ def facts(tokenizer: WhisperTokenizer) -> ModelFacts:
         n_text_ctx=448,
         max_frames=3000,
         suppress_tokens=(1, 2),
-        suppress_blank=True,
+        begin_suppress_tokens=(tokenizer.eot,),
         max_initial_timestamp_index=50,
     )
 
@@ -90,6 +90,7 @@ def test_the_prompt_names_language_and_task(multilingual: WhisperTokenizer) -> N
     tokens = multilingual
     assert how.prompt == (tokens.sot, tokens.languages["ja"], tokens.translate)
     assert (how.sot_index, how.max_tokens, how.timestamps) == (0, 224, True)
+    assert how.suppress_blank
     assert (how.suppress_tokens, how.max_initial_timestamp_index) == ((1, 2), 50)
 
 

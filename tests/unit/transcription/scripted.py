@@ -1,0 +1,64 @@
+"""A runner that says what a script makes of each window, for tests of what is around it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from service.decoding.params import SequenceParams
+from service.engine.types import Move, MoveKind, Sampled, Start, WindowInput
+
+Script = Callable[[WindowInput, SequenceParams], Sequence[int]]
+LOGPROB = math.log(0.75)
+
+
+class ScriptedRunner:
+    """Gives the tokens of `script` one by one; a negative token is a row that failed."""
+
+    encode_batch = 1
+
+    def __init__(self, script: Script, rows: int = 2) -> None:
+        self.encoded: list[WindowInput] = []
+        self.prompts: list[SequenceParams] = []
+        self._script = script
+        self._slots: list[WindowInput | None] = [None] * rows
+        self._left: list[list[int]] = [[] for _ in range(rows)]
+
+    def on_thread(self) -> AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
+    def warm_up(self) -> None:
+        pass
+
+    def move(self, moves: Sequence[Move]) -> None:
+        for move in moves:
+            source, target = move.source, move.target
+            if move.kind is MoveKind.ROW:
+                self._left[target] = self._left[source]
+            elif move.kind is MoveKind.WINDOW:
+                self._slots[target] = self._slots[source]
+            else:
+                slots = self._slots
+                slots[source], slots[target] = slots[target], slots[source]
+
+    def encode(self, windows: Sequence[tuple[int, WindowInput]]) -> None:
+        for slot, window in windows:
+            self.encoded.append(window)
+            self._slots[slot] = window
+
+    def prefill(self, starts: Sequence[Start]) -> list[Sampled]:
+        for start in starts:
+            window = self._slots[start.row]
+            assert window is not None
+            self.prompts.append(start.params)
+            self._left[start.row] = list(self._script(window, start.params))
+        return [self._draw(start.row) for start in starts]
+
+    def decode(self, first: int, n_rows: int) -> list[Sampled]:
+        return [self._draw(row) for row in range(first, first + n_rows)]
+
+    def _draw(self, row: int) -> Sampled:
+        token = self._left[row].pop(0)
+        return Sampled(token, LOGPROB, failed=token < 0, no_speech_prob=0.125)

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.audio.windows import extract
+from service.decoding.params import SequenceParams
+from service.engine.core import EngineCore
+from service.engine.engine import Engine, EngineConfig
+from service.engine.scheduler import Scheduler, SchedulerConfig
+from service.engine.types import WindowInput
+from service.errors import DecodingFailed, InvalidRequest
+from service.text.tokenizer import WhisperTokenizer
+from service.transcription.events import (
+    Done,
+    Event,
+    LanguageDetected,
+    Retract,
+    SegmentEvent,
+    Started,
+    TokenEvent,
+)
+from service.transcription.params import ModelFacts, TranscriptionParams
+from service.transcription.transcriber import Transcriber
+from tests.unit.transcription.scripted import Script, ScriptedRunner
+
+Waveform = NDArray[np.float32]
+ROWS = 2
+
+
+@pytest.fixture(scope="module")
+def multilingual(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def english(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
+    return make_tokenizer(languages=())
+
+
+def facts(tokenizer: WhisperTokenizer) -> ModelFacts:
+    return ModelFacts(
+        name="scripted",
+        n_vocab=tokenizer.n_vocab,
+        n_text_ctx=448,
+        max_frames=3000,
+        suppress_tokens=(),
+        begin_suppress_tokens=(tokenizer.eot,),
+        max_initial_timestamp_index=50,
+    )
+
+
+def recording(seconds: float) -> Waveform:
+    rng = np.random.default_rng(0)
+    return rng.uniform(-1, 1, round(seconds * 16_000)).astype(np.float32)
+
+
+class Maximum:
+    """Stands where the mel's maximum is computed, and notes by whom."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.on_main_thread = False
+
+    def __call__(self, waveform: Waveform) -> float:
+        self.calls += 1
+        self.on_main_thread |= threading.current_thread() is threading.main_thread()
+        return 1.25
+
+
+def spoken(tokenizer: WhisperTokenizer, *parts: str | float) -> list[int]:
+    tokens: list[int] = []
+    for part in parts:
+        if isinstance(part, str):
+            tokens += tokenizer.encode(part)
+        else:
+            tokens.append(tokenizer.timestamp_begin + round(part / 0.02))
+    return [*tokens, tokenizer.eot]
+
+
+def in_turn(*scripts: Sequence[int]) -> Script:
+    left = list(scripts)
+    return lambda window, params: left.pop(0)
+
+
+@asynccontextmanager
+async def running(runner: ScriptedRunner, eot: int) -> AsyncIterator[Engine]:
+    scheduler = Scheduler(SchedulerConfig(ROWS, ROWS, eot, 448))
+    engine = Engine(EngineCore(scheduler, runner), config=EngineConfig(max_requests=4))
+    engine.start()
+    await engine.until_ready()
+    try:
+        yield engine
+    finally:
+        await engine.stop(0.0)
+
+
+def transcribe(
+    tokenizer: WhisperTokenizer,
+    runner: ScriptedRunner,
+    waveform: Waveform,
+    params: TranscriptionParams | None = None,
+    maximum: Maximum | None = None,
+) -> list[Event]:
+    transcriber = Transcriber(facts(tokenizer), tokenizer, maximum or Maximum())
+
+    async def scenario() -> list[Event]:
+        async with running(runner, tokenizer.eot) as engine:
+            session = engine.session()
+            opened = transcriber.open(
+                waveform, params or TranscriptionParams(), session, request_id="r1"
+            )
+            try:
+                return [event async for event in opened.events()]
+            finally:
+                opened.close()
+
+    return asyncio.run(scenario())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - it is told by no event
+            await asyncio.sleep(0.001)
+
+
+def done_of(events: Sequence[Event]) -> Done:
+    assert isinstance(events[-1], Done)
+    return events[-1]
+
+
+def standing(events: Sequence[Event]) -> list[TokenEvent]:
+    """Return the tokens that no retraction has made void, as a client would."""
+    tokens: list[TokenEvent] = []
+    for event in events:
+        if isinstance(event, TokenEvent):
+            tokens.append(event)
+        elif isinstance(event, Retract):
+            assert all(
+                token.window == event.window for token in tokens if token.index >= event.from_index
+            )
+            tokens = [token for token in tokens if token.index < event.from_index]
+    return tokens
+
+
+def test_a_short_recording_is_one_window(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(in_turn(spoken(english, 0.0, " hi", 1.0)))
+    maximum = Maximum()
+    waveform = recording(2.0)
+    events = transcribe(english, runner, waveform, maximum=maximum)
+    assert [type(event) for event in events] == [
+        Started, *[TokenEvent] * 5, SegmentEvent, Done,
+    ]  # fmt: skip
+    assert isinstance(events[0], Started)
+    assert (events[0].id, events[0].model, events[0].duration_s) == ("r1", "scripted", 2.0)
+    done = done_of(events)
+    assert (done.text, done.language) == ("hi", "en")
+    assert maximum.calls == 0, "a window that is the whole file needs no maximum"
+    assert runner.encoded[0].log_maximum is None
+    np.testing.assert_array_equal(runner.encoded[0].samples, extract(waveform, 0, 200))
+
+
+def test_the_next_window_begins_at_the_last_timestamp(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(
+        in_turn(
+            spoken(english, 0.0, " one", 8.0, 8.0, " tw"),
+            spoken(english, 0.0, " two", 10.0, 10.0, " three", 29.0),
+            spoken(english, " four"),
+        )
+    )
+    maximum = Maximum()
+    waveform = recording(40.0)
+    events = transcribe(english, runner, waveform, maximum=maximum)
+    done = done_of(events)
+    assert done.text == "one two three four"
+    assert [(s.start_s, s.end_s) for s in done.segments] == [
+        (0.0, 8.0), (8.0, 18.0), (18.0, 37.0), (38.0, 40.0),
+    ]  # fmt: skip
+    assert [s.id for s in done.segments] == [0, 1, 2, 3]
+    for window, (start, frames) in zip(
+        runner.encoded, [(0, 3000), (800, 3000), (3800, 200)], strict=True
+    ):
+        np.testing.assert_array_equal(window.samples, extract(waveform, start, frames))
+        assert window.log_maximum == 1.25
+    assert (maximum.calls, maximum.on_main_thread) == (1, False)
+
+
+def test_the_text_is_that_of_the_tokens_not_retracted(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(
+        in_turn(
+            spoken(english, 0.0, " one", 8.0, 8.0, " twins"),
+            spoken(english, 0.0, " two", 22.0),
+            spoken(english, " and more"),
+        )
+    )
+    events = transcribe(english, runner, recording(39.0))
+    done = done_of(events)
+    tokens = standing(events)
+    assert "".join(token.text for token in tokens).strip() == done.text == "one two and more"
+    indices = [event.index for event in events if isinstance(event, TokenEvent)]
+    assert indices == list(range(len(indices)))
+    kept = [token.token_id for token in tokens]
+    assert kept == [token for segment in done.segments for token in segment.tokens]
+
+
+def test_without_timestamps_windows_follow_one_another(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(lambda window, params: spoken(english, " x"))
+    params = TranscriptionParams(without_timestamps=True)
+    events = transcribe(english, runner, recording(70.0), params)
+    assert done_of(events).text == "x x x"
+    assert [window.content_frames for window in runner.encoded] == [3000, 3000, 1000]
+    assert all(how.prompt[-1] == english.no_timestamps for how in runner.prompts)
+
+
+def test_a_model_that_never_moves_still_comes_to_an_end(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(lambda window, params: spoken(english, 0.0, "a", 0.0, 0.0, "b"))
+    events = transcribe(english, runner, recording(100.0))
+    assert isinstance(events[-1], Done)
+    assert len(runner.encoded) == 4
+
+
+def test_the_language_is_detected_once_when_it_is_not_given(
+    multilingual: WhisperTokenizer,
+) -> None:
+    tokens = multilingual
+
+    def script(window: WindowInput, params: SequenceParams) -> list[int]:
+        if params.max_tokens == 1:
+            return [tokens.languages["ja"]]
+        return spoken(tokens, 0.0, " 日本", 29.0)
+
+    runner = ScriptedRunner(script)
+    events = transcribe(multilingual, runner, recording(45.0))
+    detected = [event for event in events if isinstance(event, LanguageDetected)]
+    assert [event.language for event in detected] == ["ja"]
+    assert detected[0].probability == pytest.approx(0.75)
+    assert done_of(events).language == "ja"
+    assert [how.prompt for how in runner.prompts] == [
+        (tokens.sot,),
+        *[(tokens.sot, tokens.languages["ja"], tokens.transcribe)] * 2,
+    ]
+    assert len(runner.encoded) == 2, "detection and decoding share the window's encoding"
+
+
+def test_a_given_language_is_not_detected(multilingual: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(lambda window, params: spoken(multilingual, 0.0, " ja", 1.0))
+    events = transcribe(
+        multilingual, runner, recording(1.0), TranscriptionParams(language="German")
+    )
+    assert not any(isinstance(event, LanguageDetected) for event in events)
+    assert done_of(events).language == "de"
+
+
+def test_what_the_model_cannot_do_is_refused_when_opened(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(lambda window, params: [])
+    with pytest.raises(InvalidRequest, match="English only"):
+        transcribe(english, runner, recording(1.0), TranscriptionParams(language="fr"))
+    assert not runner.encoded
+
+
+def test_a_row_that_fails_is_an_error(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(lambda window, params: [5, -1])
+    with pytest.raises(DecodingFailed):
+        transcribe(english, runner, recording(1.0))
+
+
+def test_the_next_window_waits_until_the_events_of_one_were_taken(
+    english: WhisperTokenizer,
+) -> None:
+    runner = ScriptedRunner(lambda window, params: spoken(english, 0.0, " a", 29.0))
+    transcriber = Transcriber(facts(english), english, Maximum())
+
+    async def scenario() -> None:
+        async with running(runner, english.eot) as engine:
+            opened = transcriber.open(
+                recording(60.0), TranscriptionParams(), engine.session(), request_id="r"
+            )
+            events = opened.events()
+            seen: list[Event] = []
+            while not any(isinstance(event, SegmentEvent) for event in seen):
+                seen.append(await anext(events))
+            assert len(runner.encoded) == 1
+            await until(lambda: engine.stats()["window_slots_used"] == 0)
+            assert len(runner.encoded) == 1
+            while not (isinstance(seen[-1], TokenEvent) and seen[-1].window == 1):
+                seen.append(await anext(events))
+            assert len(runner.encoded) == 2
+            await events.aclose()
+            opened.close()
+
+    asyncio.run(scenario())
+
+
+def test_leaving_in_the_middle_frees_the_slot_and_the_permit(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(lambda window, params: spoken(english, " a" * 100))
+    transcriber = Transcriber(facts(english), english, Maximum())
+
+    async def scenario() -> None:
+        async with running(runner, english.eot) as engine:
+            opened = transcriber.open(
+                recording(5.0), TranscriptionParams(), engine.session(), request_id="r"
+            )
+            events = opened.events()
+            for _ in range(3):
+                await anext(events)
+            opened.close()
+            opened.close()
+            await until(lambda: engine.stats()["window_slots_used"] == 0)
+            assert engine.stats()["requests"] == 0
+            await events.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_usage_counts_what_the_model_did(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(in_turn(spoken(english, 0.0, " hi", 1.0)))
+    done = done_of(transcribe(english, runner, recording(2.0)))
+    assert done.usage.to_dict() == {
+        "type": "tokens",
+        "input_tokens": 101,
+        "input_token_details": {"audio_tokens": 100, "text_tokens": 1},
+        "output_tokens": 6,
+        "total_tokens": 107,
+    }
+    timings = done.timings
+    assert timings.first_token_ms is not None
+    assert 0 <= timings.queue_ms <= timings.first_token_ms <= timings.total_ms
+    assert timings.realtime_factor == pytest.approx(2.0 / (timings.total_ms / 1e3))
+
+
+def test_one_sample_is_transcribed(english: WhisperTokenizer) -> None:
+    runner = ScriptedRunner(in_turn(spoken(english, 0.0)))
+    events = transcribe(english, runner, np.zeros(1, np.float32))
+    assert done_of(events).text == ""
+    assert runner.encoded[0].content_frames == 1
