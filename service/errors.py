@@ -16,7 +16,8 @@ into status codes. Messages name the limit and the value.
     │   ├── EngineDraining      the process is shutting down
     │   └── EngineDead          the engine failed for good
     ├── DecodingFailed          one sequence failed (NaN logits, a rule that raised); its neighbours go on
-    └── CheckpointError         a model file that cannot be served; names file, tensor, expected, found
+    ├── CheckpointError         a model file that cannot be served; names file, tensor, expected, found
+    └── DeviceError             the device that was asked for is not there
 """
 
 from __future__ import annotations
@@ -121,3 +122,9 @@ class CheckpointError(ServiceError):
     """A model file is missing, damaged or of the wrong shape."""
 
     code = "invalid_checkpoint"
+
+
+class DeviceError(ServiceError):
+    """The device that was asked for is not there, or cannot hold the model."""
+
+    code = "device_unavailable"

@@ -1,0 +1,135 @@
+"""The subcommands and their options. Each imports what it needs when it runs: torch takes seconds.
+
+Exit codes: 0 all is well, 1 the service or the model failed, 2 the input or an option is unusable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from pydantic import ValidationError
+
+from service.cli.display import complain
+from service.settings import Settings, unknown_variables, variable
+
+app = typer.Typer(
+    name="earshot",
+    help="Speech to text: audio in, Whisper tokens out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+UNUSABLE = 2
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="`builtin`, a folder, a file or a hub id. EARSHOT_MODEL", show_default=False),
+]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda, cuda:1. EARSHOT_DEVICE", show_default=False)
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="auto, float32, bfloat16, float16. EARSHOT_DTYPE", show_default=False),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(help="where the model has none. EARSHOT_TOKENIZER", show_default=False),
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. EARSHOT_HOST", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one. EARSHOT_PORT", show_default=False)
+    ] = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    tokenizer: Tokenizer = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(help="debug, info, warning, error. EARSHOT_LOG_LEVEL", show_default=False),
+    ] = None,
+) -> None:
+    """Serve a model over HTTP. Every EARSHOT_* variable is described in docs/api.md."""
+    settings = read_settings(
+        host=host,
+        port=port,
+        model=model,
+        device=device,
+        dtype=dtype,
+        tokenizer=tokenizer,
+        log_level=log_level,
+    )
+    from service.cli.serve import serve_forever  # noqa: PLC0415 - loads the web framework
+
+    serve_forever(settings)
+
+
+@app.command()
+def transcribe(  # noqa: PLR0913 - a command line has options
+    files: Annotated[list[Path], typer.Argument(help="Recordings in any common format.")],
+    server: Annotated[
+        str | None, typer.Option(help="Address of a running service, instead of a model here.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Spoken language, such as `en`.")] = None,
+    task: Annotated[
+        Literal["transcribe", "translate"] | None,
+        typer.Option(help="Or translate into English.", show_default=False),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 always takes the likeliest token.", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a file, with segments and times.")
+    ] = False,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Write what is said in recordings: final text on stdout, progress on stderr."""
+    options = {"language": language, "task": task, "temperature": temperature}
+    from service.cli import transcribe as command  # noqa: PLC0415 - brings the HTTP client
+
+    source: command.Source
+    if server is not None:
+        source = command.RemoteSource(server, options)
+    else:
+        settings = read_settings(model=model, device=device, dtype=dtype, tokenizer=tokenizer)
+        from service.cli.local import LocalSource  # noqa: PLC0415 - brings torch
+
+        source = LocalSource(settings, options)
+    raise typer.Exit(asyncio.run(command.transcribe_files(files, source, as_json=as_json)))
+
+
+def read_settings(**options: object) -> Settings:
+    """Return the settings, options before environment; name each unusable one on stderr.
+
+    Raises:
+        typer.Exit: if there is one.
+    """
+    for sentence in unknown_variables():
+        complain(f"warning: {sentence}")
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        for problem in error.errors():
+            field = str(problem["loc"][0])
+            name = f"--{field.replace('_', '-')}" if field in given else variable(field)
+            complain(f"{name}={problem['input']}: {problem['msg']}")
+        raise typer.Exit(UNUSABLE) from None

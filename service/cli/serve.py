@@ -1,0 +1,71 @@
+"""`earshot serve`: listens, loads, and tells where it is."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from service import logs
+from service.api.app import create_app
+from service.build import build_services, server_config
+from service.cli.display import complain
+from service.server import ListenError, Server, listen, run, url_of
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FAILED = 1
+SAMPLE = Path("samples/zero_three_five_one.wav")
+
+
+def serve_forever(settings: Settings) -> NoReturn:
+    """Serve until told to stop, and leave the process."""
+    form = log_format(settings)
+    logs.configure(form, settings.log_level)
+    try:
+        bound = listen(settings.host, settings.port)
+    except ListenError as error:
+        complain(str(error))
+        sys.exit(FAILED)
+    url = url_of(bound)
+    logger.info("listening on %s, loading %s", url, settings.model)
+
+    def on_dead(error: BaseException) -> None:
+        message = f"cannot serve {settings.model}: {error}"
+        if form == "json":
+            logger.critical(message)
+        else:
+            complain(message)
+
+    services = build_services(settings, on_dead)
+    server = Server(
+        create_app(services),
+        services,
+        server_config(settings),
+        on_ready=lambda: announce(url, settings.model, form),
+    )
+    run(server, bound)
+
+
+def log_format(settings: Settings) -> logs.LogFormat:
+    """Return the format of log lines: `auto` asks whether a person is looking."""
+    if settings.log_format != "auto":
+        return settings.log_format
+    return "text" if sys.stderr.isatty() else "json"
+
+
+def announce(url: str, model: str, form: logs.LogFormat) -> None:
+    """Say that the service takes work, and how to try it."""
+    if form == "json":
+        logger.info("ready", extra=logs.fields(url=url, model=model))
+        return
+    sample = shlex.quote(str(SAMPLE)) if SAMPLE.exists() else "recording.wav"
+    print(  # noqa: T201 - for a person
+        f"\nEarshot serves {model} on {url}\n\n"
+        f"    curl -N -F file=@{sample} {url}/transcribe\n\n"
+        f"Ctrl-C ends it after the streams that run.\n",
+        flush=True,
+    )

@@ -1,0 +1,156 @@
+"""From a checkpoint to a warm engine and its transcriber.
+
+Imported when the model is loaded, and not before: torch takes seconds. Knows nothing about HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from service import __version__
+from service.api.deps import Serving
+from service.audio.mel import LogMelSpectrogram
+from service.checkpoints.checkpoint import Checkpoint, build_model
+from service.checkpoints.load import load_checkpoint
+from service.decoding.params import SpecialTokens
+from service.engine.core import EngineCore
+from service.engine.engine import Engine, EngineConfig
+from service.engine.runner import ModelRunner, RunnerConfig
+from service.engine.scheduler import Scheduler, SchedulerConfig
+from service.errors import DeviceError
+from service.metrics import Metrics
+from service.model import WhisperModel
+from service.settings import Settings
+from service.transcription.params import ModelFacts
+from service.transcription.transcriber import Transcriber
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+def available_cpus(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
+    """Return the CPUs that this process may use: its affinity, and in a container its quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpus = allowed or 1
+    try:
+        quota, period = cpu_max.read_text(encoding="ascii").split()
+        return max(1, min(cpus, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return cpus
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device; `auto` is CUDA if there is one.
+
+    Raises:
+        DeviceError: if there is no such device here.
+    """
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if n_cuda else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= n_cuda:
+        raise DeviceError(f"device {name}: torch {torch.__version__} sees {n_cuda} CUDA devices")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype; `auto` is float32 on a CPU and bfloat16 on CUDA."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Serving:
+    """Load the model in a worker thread, start its engine on this event loop, and warm it up.
+
+    Args:
+        settings: of the process.
+        source: path or hub id of the model.
+        metrics: the process's instruments.
+
+    Raises:
+        CheckpointError: if the model cannot be read.
+        DeviceError: if it cannot be put where it should be.
+        EngineDead: if it cannot do an inference.
+    """
+    checkpoint, runner = await asyncio.to_thread(_load, settings, source, metrics)
+    scheduler = SchedulerConfig(
+        windows=settings.window_slots,
+        rows=settings.window_slots,
+        eot=runner.special.eot,
+        n_text_ctx=checkpoint.config.n_text_ctx,
+    )
+    engine = Engine(
+        EngineCore(Scheduler(scheduler), runner),
+        config=EngineConfig(max_requests=settings.max_requests),
+        metrics=metrics,
+    )
+    engine.start()
+    await engine.until_ready()
+    mel = LogMelSpectrogram(checkpoint.config.n_mels)
+    facts = _facts(checkpoint)
+    _describe(metrics, facts.name, runner.model)
+    return Serving(engine, Transcriber(facts, checkpoint.tokenizer, mel.maximum))
+
+
+def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint, ModelRunner]:
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
+    torch.set_num_threads(settings.threads or available_cpus())
+    checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
+    config = RunnerConfig(
+        windows=settings.window_slots,
+        rows=settings.window_slots,
+        encode_batch=settings.encode_batch,
+    )
+    try:
+        model = build_model(checkpoint, device=device, dtype=dtype)
+        runner = ModelRunner(model, _special_tokens(checkpoint), config, metrics)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{device} cannot hold {checkpoint.name} in {settings.dtype} with "
+            f"{settings.window_slots} window slots: {error}"
+        ) from error
+    return checkpoint, runner
+
+
+def _special_tokens(checkpoint: Checkpoint) -> SpecialTokens:
+    tokenizer = checkpoint.tokenizer
+    return SpecialTokens(
+        eot=tokenizer.eot,
+        sot=tokenizer.sot,
+        no_speech=tokenizer.no_speech,
+        no_timestamps=tokenizer.no_timestamps,
+        timestamp_begin=tokenizer.timestamp_begin,
+        blank=tuple(tokenizer.blank_tokens),
+        n_vocab=checkpoint.config.n_vocab,
+    )
+
+
+def _facts(checkpoint: Checkpoint) -> ModelFacts:
+    generation = checkpoint.generation
+    return ModelFacts(
+        name=checkpoint.name,
+        n_vocab=checkpoint.config.n_vocab,
+        n_text_ctx=checkpoint.config.n_text_ctx,
+        max_frames=checkpoint.config.max_frames,
+        suppress_tokens=generation.suppress_tokens,
+        begin_suppress_tokens=generation.begin_suppress_tokens,
+        max_initial_timestamp_index=generation.max_initial_timestamp_index,
+    )
+
+
+def _describe(metrics: Metrics, name: str, model: WhisperModel) -> None:
+    device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
+    metrics.build_info.labels(__version__, torch.__version__, device, dtype).set(1)
+    metrics.model_info.labels(name).set(1)
+    metrics.model_loaded.set(1)
+    logger.info("%s on %s in %s, %d threads", name, device, dtype, torch.get_num_threads())

@@ -1,0 +1,126 @@
+"""From start to end: what an orchestrator, and the clients whose streams run, see of it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.process.running import Running, until
+
+
+def test_it_is_ready_after_loading_and_transcribes(random_model: Path, short: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        service.wait_ready()
+        events = list(service.transcribe(short).events())
+        assert events[0]["type"] == "started"
+        assert events[-1]["type"] == "done"
+        assert events[-1]["duration_s"] == 1.0
+        assert service.client.get(f"{service.url}/v1/models").json()["data"]
+        service.send_signal(signal.SIGTERM)
+        assert service.wait()[0] == 0
+
+
+def test_starting_can_be_seen_and_refuses_work(random_model: Path, short: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        until(lambda: service.state()[0] != 0, "nobody listens")
+        assert service.state() == (503, "starting")
+        assert service.state("/livez") == (200, "starting")
+        refused = service.client.post(f"{service.url}/transcribe", content=short.read_bytes())
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "starting"
+        assert int(refused.headers["retry-after"]) >= 1
+        service.wait_ready()
+
+
+def test_sigterm_while_starting_ends_at_once(random_model: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        until(lambda: service.state()[0] != 0, "nobody listens")
+        service.send_signal(signal.SIGTERM)
+        assert service.wait()[0] == 0
+
+
+def test_sigterm_drains_streams_to_done_and_exits_0(random_model: Path, long: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        streams = [service.wait_ready().transcribe(long) for _ in range(3)]
+        for stream in streams:
+            stream.first_token()
+        service.send_signal(signal.SIGTERM)
+        until(lambda: service.state() == (503, "draining"), "draining cannot be seen")
+        assert service.state("/livez") == (200, "draining")
+        refused = service.client.post(f"{service.url}/transcribe", content=b"RIFF")
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "draining"
+        for stream in streams:
+            assert list(stream.events())[-1]["type"] == "done"
+        assert service.wait()[0] == 0
+
+
+def test_a_stream_longer_than_the_grace_ends_with_an_error_event(
+    random_model: Path, long: Path
+) -> None:
+    with Running("--model", str(random_model), EARSHOT_DRAIN_TIMEOUT_S="0.3") as service:
+        stream = service.wait_ready().transcribe(long)
+        stream.first_token()
+        service.send_signal(signal.SIGTERM)
+        last = list(stream.events())[-1]
+        assert last["error"]["code"] in {"draining", "engine_dead"}
+        code, stderr = service.wait()
+        assert code == 1
+        assert "cut off" in stderr
+        assert "Traceback" not in stderr
+
+
+def test_a_second_sigterm_ends_it_at_once(random_model: Path, long: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        stream = service.wait_ready().transcribe(long)
+        stream.first_token()
+        service.send_signal(signal.SIGTERM)
+        until(lambda: service.state()[1] == "draining", "draining cannot be seen")
+        service.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        code, stderr = service.wait()
+        assert code == 1
+        assert time.monotonic() - began < 5.0
+        assert "second signal" in stderr
+        assert "Traceback" not in stderr
+
+
+def test_ctrl_c_ends_an_idle_service_like_sigterm(random_model: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        service.wait_ready().send_signal(signal.SIGINT)
+        code, stderr = service.wait()
+        assert code == 0
+        assert "Traceback" not in stderr
+
+
+def test_a_client_that_never_sends_a_request_is_dropped(random_model: Path) -> None:
+    with Running("--model", str(random_model), EARSHOT_HEADER_TIMEOUT_S="0.3") as service:
+        service.wait_ready()
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as trickle:
+            trickle.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\nx-slow: ")
+            assert trickle.recv(1) == b""
+
+
+def test_a_slow_answer_is_not_dropped_by_the_deadline_of_heads(
+    random_model: Path, long: Path
+) -> None:
+    with Running("--model", str(random_model), EARSHOT_HEADER_TIMEOUT_S="0.3") as service:
+        began = time.monotonic()
+        events = list(service.wait_ready().transcribe(long).events())
+        assert events[-1]["type"] == "done"
+        assert time.monotonic() - began > 0.3
+
+
+def test_a_connection_is_kept_for_the_next_request(random_model: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        service.wait_ready()
+        with httpx.Client(limits=httpx.Limits(max_connections=1)) as client:
+            streams = {
+                id(client.get(f"{service.url}/livez").extensions["network_stream"])
+                for _ in range(3)
+            }
+        assert len(streams) == 1
