@@ -24,7 +24,6 @@ from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.errors import DeviceError
 from service.metrics import Metrics
-from service.model import WhisperModel
 from service.settings import Settings
 from service.transcription.params import ModelFacts
 from service.transcription.transcriber import Transcriber
@@ -95,10 +94,19 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
     )
     engine.start()
     await engine.until_ready()
-    mel = LogMelSpectrogram(checkpoint.config.n_mels)
-    facts = _facts(checkpoint)
-    _describe(metrics, facts.name, runner.model)
-    return Serving(engine, Transcriber(facts, checkpoint.tokenizer, mel.maximum))
+    model = runner.model
+    serving = Serving(
+        engine,
+        Transcriber(
+            _facts(checkpoint),
+            checkpoint.tokenizer,
+            LogMelSpectrogram(model.config.n_mels).maximum,
+        ),
+        device=str(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+    )
+    _describe(serving, metrics)
+    return serving
 
 
 def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint, ModelRunner]:
@@ -148,8 +156,8 @@ def _facts(checkpoint: Checkpoint) -> ModelFacts:
     )
 
 
-def _describe(metrics: Metrics, name: str, model: WhisperModel) -> None:
-    device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
+def _describe(serving: Serving, metrics: Metrics) -> None:
+    name, device, dtype = serving.transcriber.facts.name, serving.device, serving.dtype
     metrics.build_info.labels(__version__, torch.__version__, device, dtype).set(1)
     metrics.model_info.labels(name).set(1)
     metrics.model_loaded.set(1)

@@ -35,7 +35,6 @@ class ApiConfig:
         model_aliases: other values of the `model` option that mean the same model.
         created_s: Unix time of the model file, for `/v1/models`.
         version: of the service, for `/health`.
-        device, dtype: where the model runs and in what, for `/health`.
         max_upload_bytes: bytes of a whole request body.
         max_queue_audio_s: seconds of decoded audio that all requests together may hold.
         max_form_parts: parts of one multipart form.
@@ -52,8 +51,6 @@ class ApiConfig:
     model_aliases: tuple[str, ...] = ()
     created_s: int = 0
     version: str = "0"
-    device: str = "cpu"
-    dtype: str = "float32"
     max_upload_bytes: int = 200 * 1024 * 1024
     max_queue_audio_s: float = 8 * 3600.0
     max_form_parts: int = 32
@@ -68,10 +65,16 @@ class ApiConfig:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The parts that need the model: a started, warm engine and the transcriber over it."""
+    """The parts that need the model: a started, warm engine and the transcriber over it.
+
+    Attributes:
+        device, dtype: where the model runs and in what, for `/health`.
+    """
 
     engine: Engine
     transcriber: Transcriber
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 class Services:

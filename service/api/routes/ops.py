@@ -83,13 +83,13 @@ def _answer(services: Services, status: HTTPStatus) -> Response:
     body: dict[str, Any] = {
         "status": str(services.state),
         "model": config.model_id,
-        "device": config.device,
-        "dtype": config.dtype,
         "version": config.version,
         "queue_audio_s": round(services.audio_budget.held_s, 1),
     }
     if services.failure is not None:
         body["reason"] = str(services.failure)
     if services.serving is not None:
-        body["engine"] = services.serving.engine.stats()
+        serving = services.serving
+        body |= {"device": serving.device, "dtype": serving.dtype}
+        body["engine"] = serving.engine.stats()
     return JSONResponse(body, status, _NO_STORE)
