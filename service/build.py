@@ -49,7 +49,7 @@ def api_config(settings: Settings) -> ApiConfig:
     """Return the limits and deadlines of the HTTP interface."""
     return ApiConfig(
         model_id=model_name(settings),
-        created_s=int(time.time()),
+        created_s=created_s(settings),
         version=__version__,
         max_upload_bytes=settings.max_upload_bytes,
         max_queue_audio_s=settings.max_queued_audio_seconds,
@@ -74,3 +74,9 @@ def model_name(settings: Settings) -> str:
     """Return what `/v1/models` calls the model: a hub id as it is, a path by its last part."""
     path = Path(settings.model).expanduser()
     return path.resolve().name if path.exists() else settings.model
+
+
+def created_s(settings: Settings) -> int:
+    """Return the Unix time of the model's files; of now for one from the hub."""
+    path = Path(model_source(settings)).expanduser()
+    return int(path.stat().st_mtime) if path.exists() else int(time.time())

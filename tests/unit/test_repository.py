@@ -95,7 +95,9 @@ def test_what_the_image_copies_is_let_through_by_dockerignore(repository: Path) 
     assert all((repository / name).exists() for name in sources)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/api.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "deploy/README.md", "docs/architecture.md", "docs/api.md"]
+)
 def test_links_between_pages_lead_somewhere(repository: Path, page: str) -> None:
     file = repository / page
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8"))

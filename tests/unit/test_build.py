@@ -1,0 +1,84 @@
+"""What the settings come to: names, limits, devices, threads."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.build import api_config, build_services, created_s, model_name, model_source
+from service.engine.engine import EngineState
+from service.errors import DeviceError
+from service.loading import available_cpus, choose_device, choose_dtype
+from service.settings import Settings
+
+
+def test_the_builtin_model_is_a_folder_like_any_other() -> None:
+    settings = Settings(model="builtin")
+    assert Path(model_source(settings)).parts[-2:] == ("service", "builtin")
+    assert model_name(settings) == "builtin"
+
+
+def test_a_path_is_called_by_its_last_part_and_a_hub_id_by_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    assert model_name(Settings(model=f"{folder}/")) == "mine"
+    assert model_name(Settings(model="openai/whisper-tiny")) == "openai/whisper-tiny"
+
+
+def test_a_model_is_as_old_as_its_files(tmp_path: Path) -> None:
+    os.utime(tmp_path, (1_000_000, 1_000_000))
+    assert created_s(Settings(model=str(tmp_path))) == 1_000_000
+    assert created_s(Settings(model="openai/whisper-tiny")) >= int(time.time()) - 1
+
+
+def test_limits_reach_the_interface() -> None:
+    config = api_config(Settings(max_upload_bytes=1234, body_timeout_s=5.0, keepalive_s=2.0))
+    assert (config.max_upload_bytes, config.body_timeout_s, config.keepalive_s) == (1234, 5.0, 2.0)
+
+
+def test_services_exist_before_the_model_is_loaded() -> None:
+    services = build_services(Settings(), on_dead=lambda error: None)
+    assert services.state is EngineState.STARTING
+    assert services.serving is None
+
+
+def test_auto_is_the_cpu_in_float32_where_there_is_no_cuda(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    device = choose_device("auto")
+    assert device.type == "cpu"
+    assert choose_dtype("auto", device) is torch.float32
+
+
+def test_auto_is_cuda_in_bfloat16_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    device = choose_device("auto")
+    assert device.type == "cuda"
+    assert choose_dtype("auto", device) is torch.bfloat16
+    with pytest.raises(DeviceError, match="cuda:1"):
+        choose_device("cuda:1")
+
+
+def test_a_dtype_by_name_is_that_dtype() -> None:
+    assert choose_dtype("float16", torch.device("cpu")) is torch.float16
+
+
+def test_a_quota_of_cpus_counts_and_no_quota_does_not(tmp_path: Path) -> None:
+    cpus = len(os.sched_getaffinity(0))
+    quota = tmp_path / "cpu.max"
+    for content, expected in {
+        "150000 100000": 1,
+        "50000 100000": 1,
+        "max 100000": cpus,
+        "99900000 100000": cpus,
+        "garbage": cpus,
+    }.items():
+        quota.write_text(content + "\n")
+        assert available_cpus(quota) == expected, content
+    assert available_cpus(tmp_path / "none") == cpus
