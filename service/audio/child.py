@@ -38,6 +38,8 @@ _EMIT_SAMPLES = 2 * TARGET_RATE
 _SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}
 """Full scale of ffmpeg's sample formats (24-bit audio decodes to s32)."""
 
+_MANY_PLANES = 8
+
 # fmt: off
 _CODECS = frozenset((
     "aac", "aac_latm", "ac3", "adpcm_g722", "adpcm_g726", "adpcm_g726le", "adpcm_ima_qt",
@@ -75,9 +77,9 @@ class RefusedError(Exception):
 
 
 def warm_up() -> None:
-    """Decode a few samples, so that all that is imported on first use is there: no file opens later.
+    """Decode a few samples, so that all that is imported on first use is there.
 
-    The samples are 8 kHz, so that the resampler takes part.
+    No file can be opened later. The samples are 8 kHz, so that the resampler takes part.
     """
     fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 16000, 2, 16)
     body = b"WAVE" + fmt + struct.pack("<4sI", b"data", 64) + bytes(64)
@@ -170,15 +172,39 @@ def audio_frames(job: Job, container: Any) -> Iterator[Any]:  # noqa: ANN401
         raise RefusedError(f"{bad} of its packets cannot be decoded, {good} can. {reason}")
 
 
+def interleave(frame: Any) -> Any:  # noqa: ANN401
+    """Return a planar frame with its channels interleaved.
+
+    PyAV 18 looks for the planes of a frame past the end of their table if there are 8 or more.
+    """
+    graph = Graph()
+    graph.threads = 1
+    graph.link_nodes(
+        graph.add(
+            "abuffer", sample_rate=f"{frame.sample_rate}", sample_fmt=frame.format.name,
+            channel_layout=frame.layout.name, time_base=f"1/{frame.sample_rate}",
+        ),
+        graph.add("aformat", sample_fmts=frame.format.name.removesuffix("p")),
+        graph.add("abuffersink"),
+    ).configure()  # fmt: skip
+    graph.push(frame)
+    graph.push(None)
+    return graph.pull()
+
+
 def mix(frame: Any) -> NDArray[np.float32]:  # noqa: ANN401
     """Return the mean of a frame's channels, f32[n], clipped to [-1, 1]."""
     name = frame.format.name
     scale = _SCALES.get(name.removesuffix("p"))
     if scale is None:
         raise RefusedError(f"Its sample format is not supported: {name}.")
-    samples = frame.to_ndarray()
-    if not name.endswith("p"):
-        samples = samples.reshape(-1, frame.layout.nb_channels).T  # [channels n]
+    n_channels = frame.layout.nb_channels
+    if name.endswith("p") and n_channels >= _MANY_PLANES:
+        samples = interleave(frame).to_ndarray().reshape(-1, n_channels).T  # [channels n]
+    elif name.endswith("p"):
+        samples = frame.to_ndarray()
+    else:
+        samples = frame.to_ndarray().reshape(-1, n_channels).T
     mono: NDArray[np.float64] = samples.mean(axis=0, dtype=np.float64)
     if name.startswith("u8"):
         mono -= scale

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.audio import sandbox
+from service.audio.decode import AudioDecoder, AudioLimits
+from service.errors import EngineBusy, InvalidAudio, RequestTimeout, Unavailable
+
+Make = Callable[..., Any]
+DEADLINE_S = 30.0
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="children are found through /proc"
+)
+
+
+def children() -> set[int]:
+    """Return the process ids of all children of this process, zombies included."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for task in tasks for pid in task.read_text().split()}
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Poll with a deadline."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def open_decoder(limits: AudioLimits, max_children: int = 1) -> AsyncIterator[AudioDecoder]:
+    decoder = AudioDecoder(limits, max_children)
+    try:
+        yield decoder
+    finally:
+        await decoder.close()
+
+
+def leaves_nothing_behind(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run a scenario and see that no process and no file descriptor is left of it."""
+    before = children(), open_descriptors()
+
+    async def run() -> None:
+        await scenario()
+        await until(lambda: children() == before[0])
+
+    asyncio.run(run())
+    assert (children(), open_descriptors()) == before
+
+
+@pytest.fixture(scope="module")
+def short(encode: Make, voice: Make) -> bytes:
+    data: bytes = encode(voice(1.0, 16_000), 16_000, "flac", "flac")
+    return data
+
+
+@pytest.fixture(scope="module")
+def long(encode: Make, voice: Make) -> bytes:
+    """Two minutes: far more PCM than the pipe holds, so that the child waits for its reader."""
+    data: bytes = encode(voice(120.0, 16_000), 16_000, "flac", "flac")
+    return data
+
+
+def the_decoding_child(before: set[int], idle: set[int]) -> int:
+    (pid,) = children() - before - idle
+    return pid
+
+
+def test_nothing_is_left_after_files_good_and_bad(limits: AudioLimits, short: bytes) -> None:
+    async def scenario() -> None:
+        async with open_decoder(limits, max_children=2) as decoder:
+            await decoder.start()
+            files = [short, b"fLaC" + bytes(100), short, b"text", short]
+            results = await asyncio.gather(*map(decoder.decode, files), return_exceptions=True)
+            assert [type(result).__name__ for result in results] == [
+                "ndarray", "InvalidAudio", "ndarray", "InvalidAudio", "ndarray",
+            ]  # fmt: skip
+
+    leaves_nothing_behind(scenario)
+
+
+def test_no_more_children_run_than_allowed(limits: AudioLimits, short: bytes) -> None:
+    most = 0
+
+    async def scenario() -> None:
+        before = children()
+
+        def count(_: float) -> None:
+            nonlocal most
+            most = max(most, len(children() - before))
+
+        async with open_decoder(limits, max_children=2) as decoder:
+            await asyncio.gather(*(decoder.decode(short, count) for _ in range(6)))
+
+    leaves_nothing_behind(scenario)
+    assert 1 <= most <= 4  # two that decode and two that wait ready
+
+
+def test_a_child_is_executed_without_torch_or_the_service(limits: AudioLimits) -> None:
+    async def scenario() -> None:
+        async with open_decoder(limits) as decoder:
+            before = children()
+            await decoder.start()
+            (pid,) = children() - before
+            mapped = Path(f"/proc/{pid}/maps").read_text()
+            assert "libav" in mapped
+            assert "torch" not in mapped
+            assert os.getpgid(pid) == pid
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"PATH=" not in environment.replace(b"LIBRARY_PATH=", b"")
+
+    leaves_nothing_behind(scenario)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_child_that_crashes_is_invalid_audio(
+    limits: AudioLimits, long: bytes, how: signal.Signals
+) -> None:
+    async def scenario() -> None:
+        before = children()
+        async with open_decoder(limits) as decoder:
+
+            def crash(_: float) -> None:
+                for pid in children() - before:
+                    os.kill(pid, how)
+
+            with pytest.raises(InvalidAudio, match=f"signal {how.value}"):
+                await decoder.decode(long, crash)
+
+    leaves_nothing_behind(scenario)
+
+
+def test_a_child_that_hangs_is_killed_when_its_time_is_over(
+    limits: AudioLimits, long: bytes
+) -> None:
+    async def scenario() -> None:
+        before = children()
+        async with open_decoder(dataclasses.replace(limits, decode_timeout_s=2.0)) as decoder:
+
+            def hang(_: float) -> None:
+                for pid in children() - before:
+                    os.kill(pid, signal.SIGSTOP)
+
+            with pytest.raises(RequestTimeout, match=r"2\.0 s"):
+                await decoder.decode(long, hang)
+
+    leaves_nothing_behind(scenario)
+
+
+def test_cancelling_kills_the_child(limits: AudioLimits, long: bytes) -> None:
+    async def scenario() -> None:
+        before = children()
+        started = asyncio.Event()
+        async with open_decoder(limits) as decoder:
+
+            def hang(_: float) -> None:
+                for pid in children() - before:
+                    os.kill(pid, signal.SIGSTOP)
+                started.set()
+
+            task = asyncio.create_task(decoder.decode(long, hang))
+            await started.wait()
+            stopped = {pid for pid in children() - before if state_of(pid) in "Tt"}
+            assert stopped
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not stopped & children()
+
+    leaves_nothing_behind(scenario)
+
+
+def test_cancelling_in_the_queue_leaves_the_turn_to_others(
+    limits: AudioLimits, long: bytes, short: bytes
+) -> None:
+    async def scenario() -> None:
+        async with open_decoder(limits) as decoder:
+            tasks = [asyncio.create_task(decoder.decode(data)) for data in (long, short, short)]
+            await asyncio.sleep(0)
+            tasks[1].cancel()
+            assert len(await tasks[0]) == 120 * 16_000
+            assert len(await tasks[2]) == 16_000
+            assert tasks[1].cancelled()
+
+    leaves_nothing_behind(scenario)
+
+
+def test_a_refusal_while_audio_arrives_kills_the_child(limits: AudioLimits, long: bytes) -> None:
+    def refuse(seconds: float) -> None:
+        raise EngineBusy(f"no room for {seconds} s")
+
+    async def scenario() -> None:
+        async with open_decoder(limits) as decoder:
+            with pytest.raises(EngineBusy):
+                await decoder.decode(long, refuse)
+
+    leaves_nothing_behind(scenario)
+
+
+def test_closing_ends_what_is_decoding(limits: AudioLimits, long: bytes) -> None:
+    async def scenario() -> None:
+        started = asyncio.Event()
+        decoder = AudioDecoder(limits)
+        task = asyncio.create_task(decoder.decode(long, lambda _: started.set()))
+        await started.wait()
+        await decoder.close()
+        with pytest.raises(Unavailable, match="shutting down"):
+            await task
+
+    leaves_nothing_behind(scenario)
+
+
+def test_a_child_that_dies_while_it_waits_is_replaced(limits: AudioLimits, short: bytes) -> None:
+    async def scenario() -> None:
+        before = children()
+        async with open_decoder(limits) as decoder:
+            await decoder.start()
+            for pid in children() - before:
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda pid=pid: pid not in children())  # type: ignore[misc]
+            assert len(await decoder.decode(short)) == 16_000
+
+    leaves_nothing_behind(scenario)
+
+
+def test_a_child_that_cannot_start_is_unavailable(
+    limits: AudioLimits, short: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sandbox, "_PROGRAM", tmp_path / "missing.py")
+
+    async def scenario() -> None:
+        async with open_decoder(limits) as decoder:
+            with pytest.raises(Unavailable):
+                await decoder.start()
+            with pytest.raises(Unavailable):
+                await decoder.decode(short)
+
+    leaves_nothing_behind(scenario)
+
+
+def run_child(data: bytes, **changes: object) -> subprocess.CompletedProcess[bytes]:
+    """Run the program by itself, as its parent would."""
+    job = {
+        "demuxer": "flac", "size": len(data), "max_channels": 8, "min_rate": 8_000,
+        "max_rate": 192_000, "memory_bytes": 1 << 30, "cpu_s": 60,
+    } | changes  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-I", str(sandbox._PROGRAM)],
+        input=json.dumps(job).encode() + b"\n" + data,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_a_child_is_ended_by_its_limit_on_cpu_time(encode: Make, voice: Make) -> None:
+    ten_minutes = encode(voice(60.0, 48_000), 48_000, "matroska", "flac")
+    result = run_child(ten_minutes, demuxer="matroska", cpu_s=0)
+    assert result.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
+
+
+def test_a_child_without_memory_refuses_or_ends(short: bytes) -> None:
+    result = run_child(short, memory_bytes=1 << 20)
+    assert result.returncode != 0 or b"E" in result.stdout
+    assert not result.stdout.endswith(b"D\0\0\0\0")
+
+
+def test_a_child_leaves_with_its_parent(short: bytes) -> None:
+    result = run_child(short[:-10], size=len(short))
+    assert (result.returncode, result.stdout) == (0, b"R\0\0\0\0")
+
+
+@pytest.mark.parametrize("demuxer", ["hls", "concat", "sdp", "mov"])
+def test_a_child_opens_nothing_but_what_it_was_given(demuxer: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(b"RIFF")
+    playlist = {
+        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{secret}\n#EXT-X-ENDLIST\n",
+        "concat": f"ffconcat version 1.0\nfile '{secret}'\n",
+        "sdp": "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+        "m=audio 9 RTP/AVP 0\r\n",
+        "mov": "nothing",
+    }[demuxer]
+    result = run_child(playlist.encode(), demuxer=demuxer)
+    assert result.stdout.startswith(b"R\0\0\0\0E")
+    assert b"D\0\0\0\0" not in result.stdout
