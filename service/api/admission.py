@@ -12,26 +12,43 @@ from service.errors import EngineBusy
 if TYPE_CHECKING:
     from prometheus_client import Gauge
 
+RETRY_AFTER_S = 5.0
+
 
 class AudioBudget:
     """Seconds of audio that all requests together may hold."""
 
     def __init__(self, max_s: float, gauge: Gauge) -> None:
         self.max_s = max_s
-        self._held_s = 0.0
-        gauge.set_function(lambda: self._held_s)
+        self._shares: dict[AudioReservation, float] = {}
+        gauge.set_function(lambda: self.held_s)
 
     @property
     def held_s(self) -> float:
         """Return the seconds held now by all requests."""
-        return self._held_s
+        return sum(tuple(self._shares.values()))
 
     def reserve(self) -> AudioReservation:
         """Return a reservation of nothing yet."""
-        return AudioReservation(self)
+        reservation = AudioReservation(self)
+        self._shares[reservation] = 0.0
+        return reservation
 
-    def _add(self, seconds: float) -> None:
-        self._held_s += seconds
+    def _grow(self, reservation: AudioReservation, total_s: float) -> None:
+        share_s = self._shares.get(reservation)
+        if share_s is None or total_s <= share_s:
+            return
+        others_s = self.held_s - share_s
+        if others_s + total_s > self.max_s:
+            raise EngineBusy(
+                f"other requests hold {others_s:.0f} s of audio, and with {total_s:.0f} s more the"
+                f" limit of {self.max_s:.0f} s would be passed",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._shares[reservation] = total_s
+
+    def _release(self, reservation: AudioReservation) -> None:
+        self._shares.pop(reservation, None)
 
 
 class AudioReservation:
@@ -39,8 +56,6 @@ class AudioReservation:
 
     def __init__(self, budget: AudioBudget) -> None:
         self._budget = budget
-        self._held_s = 0.0
-        self._released = False
 
     def grow_to(self, total_s: float) -> None:
         """Reserve so much in all, as the audio arrives.
@@ -48,21 +63,8 @@ class AudioReservation:
         Raises:
             EngineBusy: if the budget does not hold it; what was reserved stays reserved.
         """
-        more_s = total_s - self._held_s
-        if self._released or more_s <= 0:
-            return
-        budget = self._budget
-        if budget.held_s + more_s > budget.max_s:
-            raise EngineBusy(
-                f"the service holds {budget.held_s:.0f} s of audio of at most {budget.max_s:.0f} s"
-                f" and cannot take {total_s:.0f} s more now",
-                retry_after_s=5.0,
-            )
-        budget._add(more_s)
-        self._held_s = total_s
+        self._budget._grow(self, total_s)
 
     def release(self) -> None:
         """Give everything back. Idempotent."""
-        if not self._released:
-            self._released = True
-            self._budget._add(-self._held_s)
+        self._budget._release(self)
