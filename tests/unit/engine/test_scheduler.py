@@ -1,0 +1,289 @@
+"""The scheduler: a state machine over random arrivals, steps and departures, and sharp edges."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from service.engine.scheduler import Batch, Outcome, Scheduler, Sequence
+from service.engine.types import Finish, MoveKind, Sampled, Start
+from service.errors import DecodingFailed
+from tests.unit.engine.fakes import EOT, FakeRunner, params, scheduler, window
+
+
+def run(core: Scheduler, runner: FakeRunner) -> Batch:
+    """Take one step on the fake runner, which checks that every row reads its own window."""
+    batch = core.schedule()
+    runner.move(batch.moves)
+    fresh = [s for s in batch.starting if not s.window.encoded]
+    runner.encode([(row(s), s.window.input) for s in fresh])
+    for sequence in fresh:
+        sequence.window.encoded = True
+    outcomes: dict[int, Outcome] = {}
+    if batch.starting:
+        starts = [Start(row(s), s.params) for s in batch.starting]
+        outcomes |= zip([s.id for s in batch.starting], runner.prefill(starts), strict=True)
+    if batch.running:
+        sampled = runner.decode(0, len(batch.running))
+        outcomes |= zip([s.id for s in batch.running], sampled, strict=True)
+    core.update(outcomes)
+    return batch
+
+
+def row(sequence: Sequence) -> int:
+    assert sequence.row is not None
+    return sequence.row
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Windows come, are decoded once or more, and leave at any stage."""
+
+    @initialize(windows=st.integers(1, 6), spare=st.integers(0, 3), encode_batch=st.integers(1, 3))
+    def build(self, windows: int, spare: int, encode_batch: int) -> None:
+        rows = max(1, windows - spare)
+        self.core = scheduler(windows, rows, encode_batch)
+        self.runner = FakeRunner(windows, rows, encode_batch)
+        self.next_id = 1
+        self.open: list[int] = []
+        self.queued: list[int] = []
+        self.ended: set[int] = set()
+
+    def new_id(self) -> int:
+        self.next_id += 1
+        return self.next_id
+
+    @rule()
+    def a_window_comes(self) -> None:
+        window_id = self.new_id()
+        self.core.open(window_id, window(1 + window_id % 50, window_id))
+        self.open.append(window_id)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), n_tokens=st.integers(1, 5))
+    def a_window_is_decoded(self, data: st.DataObject, n_tokens: int) -> None:
+        window_id = data.draw(st.sampled_from(self.open))
+        self.core.submit(self.new_id(), window_id, params(max_tokens=n_tokens))
+        if window_id not in self.queued:
+            self.queued.append(window_id)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def a_client_leaves(self, data: st.DataObject) -> None:
+        window_id = data.draw(st.sampled_from(self.open))
+        self.core.close(window_id)
+        self.open.remove(window_id)
+        if window_id in self.queued:
+            self.queued.remove(window_id)
+
+    @precondition(lambda self: self.core.running or self.core.waiting)
+    @rule(data=st.data())
+    def a_sequence_is_cancelled(self, data: st.DataObject) -> None:
+        alive = [*self.core.running, *self.core.waiting]
+        self.core.release(data.draw(st.sampled_from(alive)).id)
+
+    @rule(data=st.data())
+    def the_engine_steps(self, data: st.DataObject) -> None:
+        waiting, slots = self.core.waiting, self.core.slots
+        running = self.core.running
+        batch = run(self.core, self.runner)
+        assert batch.running == running, "a running row missed its step"
+        assert batch.starting == waiting[: len(batch.starting)], "not first come first served"
+        assert len(batch.starting) <= self.core.encode_batch
+        free_rows = self.core.config.rows - len(running)
+        if len(batch.starting) < min(self.core.encode_batch, len(waiting), free_rows):
+            stuck = waiting[len(batch.starting)]
+            holders = [w for w in slots if w is not None]
+            new = [s for s in batch.starting if s.window not in holders]
+            assert stuck.window not in holders
+            assert len(holders) + len(new) == len(slots), "a window waits beside a free slot"
+
+    @invariant()
+    def nothing_is_lost_or_held_twice(self) -> None:
+        if hasattr(self, "core"):
+            check(self.core, self.open)
+
+    def teardown(self) -> None:
+        """Every sequence ends, and everything is free when everyone has left."""
+        if not hasattr(self, "core"):
+            return
+        for _ in range(200):
+            if not self.core.has_work:
+                break
+            run(self.core, self.runner)
+            idle = [w for w in self.core.slots if w is not None and w.sequence is None]
+            if idle and self.core.waiting and not self.core.running:
+                self.core.close(idle[0].id)
+        for window_id in self.open:
+            self.core.close(window_id)
+        check(self.core, [])
+        assert not self.core.running
+        assert not self.core.waiting
+        assert set(self.core.slots) == {None}
+
+
+def check(core: Scheduler, open_windows: list[int]) -> None:
+    """Rows are compacted and read their own slots, sequences wait or run, slots have one owner."""
+    for number, sequence in enumerate(core.running):
+        assert sequence.row == number
+        assert core.slots[number] is sequence.window
+        assert sequence.window.slot == number
+        assert sequence.window.sequence is sequence
+    for sequence in core.waiting:
+        assert sequence.row is None
+        assert sequence.window.sequence is sequence
+    held = [w for w in core.slots if w is not None]
+    assert len({id(w) for w in held}) == len(held)
+    assert all(core.slots[w.slot or 0] is w for w in held)
+    assert {w.id for w in held} <= set(open_windows)
+    assert len(core.running) <= core.config.rows
+    turns = [s.window.turn or 0 for s in core.waiting]
+    assert turns == sorted(turns)
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_burst_starts_no_more_than_the_encoder_batch_between_two_steps() -> None:
+    core, runner = scheduler(8, 8, encode_batch=2), FakeRunner(8, 8)
+    for number in range(8):
+        core.open(number, window(number + 1))
+        core.submit(100 + number, number, params(max_tokens=50))
+    trace = [run(core, runner) for _ in range(5)]
+    assert [len(batch.starting) for batch in trace] == [2, 2, 2, 2, 0]
+    assert [len(batch.running) for batch in trace] == [0, 2, 4, 6, 8]
+
+
+def test_window_and_row_are_taken_together_or_not_at_all() -> None:
+    core, runner = scheduler(windows=3, rows=1), FakeRunner(3, 1)
+    for number in range(2):
+        core.open(number, window(number + 1))
+        core.submit(100 + number, number, params())
+    run(core, runner)
+    assert [s.id for s in core.running] == [100]
+    assert core.waiting[0].window.slot is None
+
+
+def test_lease_keeps_its_slot_and_is_not_encoded_again() -> None:
+    core, runner = scheduler(3, 3), FakeRunner(3, 3)
+    core.open(1, window(7))
+    core.submit(10, 1, params(max_tokens=1))
+    run(core, runner)
+    assert not core.running
+    assert core.slots[0] is not None
+    core.submit(11, 1, params(max_tokens=3))
+    run(core, runner)
+    encoded = [n for what, n in runner.log if what == "encode" and n]
+    assert encoded == [1]
+    assert [s.id for s in core.running] == [11]
+
+
+def test_lease_that_waits_makes_room_for_the_next_row() -> None:
+    core, runner = scheduler(2, 2), FakeRunner(2, 2)
+    core.open(1, window(7))
+    core.submit(10, 1, params(max_tokens=1))
+    run(core, runner)
+    core.open(2, window(8))
+    core.submit(20, 2, params(max_tokens=9))
+    batch = run(core, runner)
+    assert [move.kind for move in batch.moves] == [MoveKind.WINDOW]
+    core.submit(11, 1, params(max_tokens=9))
+    run(core, runner)
+    assert [s.window.id for s in core.running] == [2, 1]
+
+
+def test_closing_a_running_window_copies_and_does_not_swap() -> None:
+    core, runner = scheduler(3, 3, encode_batch=3), FakeRunner(3, 3)
+    for number in range(3):
+        core.open(number, window(number + 1))
+        core.submit(100 + number, number, params())
+    run(core, runner)
+    core.close(0)
+    moves = core.schedule().moves
+    assert [move.kind for move in moves] == [MoveKind.ROW, MoveKind.WINDOW]
+    assert [s.id for s in core.running] == [102, 101]
+
+
+def test_attempt_on_a_lease_goes_before_windows_that_came_later() -> None:
+    core, runner = scheduler(1, 1), FakeRunner(1, 1)
+    for number in (1, 2):
+        core.open(number, window(number))
+        core.submit(10 * number, number, params(max_tokens=1))
+    run(core, runner)
+    assert not core.has_work  # the slot is leased: the second window can only wait
+    core.submit(11, 1, params(max_tokens=1))
+    assert [s.id for s in run(core, runner).starting] == [11]
+
+
+def test_window_opened_early_but_decoded_late_does_not_lock_the_queue() -> None:
+    core, runner = scheduler(1, 1), FakeRunner(1, 1)
+    core.open(1, window(1))
+    core.open(2, window(2))
+    core.submit(20, 2, params(max_tokens=1))
+    run(core, runner)
+    core.submit(10, 1, params())
+    core.submit(21, 2, params(max_tokens=1))
+    assert [s.id for s in run(core, runner).starting] == [21]
+
+
+def test_decoding_a_window_again_replaces_what_decodes() -> None:
+    core, runner = scheduler(), FakeRunner(4, 3)
+    core.open(1, window(1))
+    core.submit(10, 1, params())
+    run(core, runner)
+    core.submit(11, 1, params())
+    assert not core.running
+    assert [s.id for s in core.waiting] == [11]
+
+
+@pytest.mark.parametrize(
+    ("token", "max_tokens", "n_prompt", "finish"),
+    [
+        (EOT, 5, 1, Finish.EOT),
+        (3, 1, 1, Finish.LENGTH),
+        (EOT, 1, 1, Finish.EOT),
+        (3, 5, 448, Finish.LENGTH),  # the decoder has no position left for the next token
+        (3, 5, 447, None),
+        (3, 5, 1, None),
+    ],
+)
+def test_sequence_ends_where_the_reference_ends(
+    token: int, max_tokens: int, n_prompt: int, finish: Finish | None
+) -> None:
+    core = scheduler()
+    core.open(1, window(1))
+    core.submit(10, 1, params((101,) * n_prompt, max_tokens))
+    core.schedule()
+    [(_, step)] = core.update({10: Sampled(token, -1.0)})
+    assert step.finish is finish
+    assert bool(core.running) is (finish is None)
+
+
+def test_failed_row_ends_with_an_error() -> None:
+    core = scheduler()
+    core.open(1, window(1))
+    core.submit(10, 1, params())
+    core.schedule()
+    [(_, step)] = core.update({10: Sampled(3, float("nan"), failed=True)})
+    assert step.finish is Finish.ERROR
+    assert isinstance(step.error, DecodingFailed)
+    assert not core.running
+
+
+@pytest.mark.parametrize(("prompt", "max_tokens"), [((), 5), ((101,) * 449, 5), ((101,), 0)])
+def test_prompt_that_does_not_fit_is_refused(prompt: tuple[int, ...], max_tokens: int) -> None:
+    core = scheduler()
+    core.open(1, window(1))
+    with pytest.raises(DecodingFailed):
+        core.submit(10, 1, params(prompt, max_tokens))
+    assert not core.waiting
+
+
+def test_decoding_a_closed_window_does_nothing() -> None:
+    core = scheduler()
+    core.open(1, window(1))
+    core.close(1)
+    core.submit(10, 1, params())
+    assert not core.has_work
