@@ -1,0 +1,215 @@
+"""Trains the built-in model: decoder cross-entropy and, beside it, CTC on the encoder.
+
+Two processes of one thread each, gradients averaged after each step, make better use of two cores
+than one process of two threads. The learning rate follows the clock, so that `--minutes` is kept.
+
+    torchrun --standalone --nproc-per-node 2 -m training.train --cache CACHE --folder RUN --minutes 80
+
+Started again with the same RUN it resumes from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.distributed as dist
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.data import Batch, BatchSource
+from training.follow import Follower
+from training.material import load_material
+from training.network import AveragedWeights, Trainee, builtin_config
+from training.targets import decoder_loss
+
+CTC_WEIGHT = 0.4
+CHECKPOINT_S, REPORT_S = 100, 100
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is."""
+
+    cache: Path
+    folder: Path
+    minutes: float
+    peak_rate: float
+    seed: int
+    frames_per_batch: int
+
+
+def learning_rate(options: Options, step: int, elapsed_s: float) -> float:
+    """Warm up over 400 steps, hold for 45 % of the time, then fall to nothing along a cosine."""
+    progress = min(elapsed_s / (60 * options.minutes), 1.0)
+    fall = max(0.0, (progress - 0.45) / 0.55)
+    return options.peak_rate * min(1.0, (step + 1) / 400) * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def losses(model: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the decoder's and the CTC's loss, each f32[]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, log_p = model(batch.mel, batch.inputs)
+    said = decoder_loss(logits, batch.labels) if (batch.labels >= 0).any() else logits.sum() * 0
+    if not len(batch.letter_rows):
+        return said, log_p.sum() * 0
+    spelt = F.ctc_loss(
+        log_p[batch.letter_rows].transpose(0, 1),
+        batch.letters,
+        torch.full_like(batch.letter_lengths, log_p.shape[1]),
+        batch.letter_lengths,
+        reduction="none",
+        zero_infinity=True,
+    )
+    return said, (spelt / (batch.letter_lengths + 4)).mean()
+
+
+class Trainer:
+    """One rank's model, optimiser and place in the run."""
+
+    def __init__(self, options: Options, rank: int, ranks: int) -> None:
+        torch.manual_seed(options.seed)
+        self.options, self.rank, self.ranks = options, rank, ranks
+        self.model = Trainee(builtin_config())
+        self.average = AveragedWeights(self.model)
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.ndim == 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}],
+            lr=options.peak_rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.step, self.elapsed_s = 0, 0.0
+        material = load_material(options.cache, "train")
+        self.source = BatchSource(material, options.seed, rank, options.frames_per_batch)
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint of this run."""
+        return self.options.folder / "checkpoint.pt"
+
+    def train_step(self) -> tuple[float, float, float]:
+        """Take one step; return both losses and the seconds of audio on this rank."""
+        rate = learning_rate(self.options, self.step, self.elapsed_s)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = self.source.batch(self.step)
+        said, spelt = losses(self.model, batch)
+        self.optimizer.zero_grad(set_to_none=False)
+        (said + CTC_WEIGHT * spelt).backward()  # type: ignore[no-untyped-call]
+        self._share_gradients()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self.average.update(self.model, self.step)
+        return said.item(), spelt.item(), batch.seconds
+
+    def _share_gradients(self) -> None:
+        if self.ranks == 1:
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.ranks
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, part in zip(gradients, flat.split(sizes), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def save(self) -> None:
+        """Write everything that resuming needs, atomically."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+        }
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.path)
+
+    def resume(self) -> None:
+        """Continue from the last checkpoint, if there is one."""
+        if not self.path.exists():
+            return
+        state = torch.load(self.path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+
+
+def fit(trainer: Trainer, console: Console) -> None:
+    """Train until the time is up; rank 0 reports, saves and shows progress."""
+    follower = Follower(load_material(trainer.options.cache, "dev")) if trainer.rank == 0 else None
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        total_s = 60 * trainer.options.minutes
+        task = progress.add_task("training", total=total_s, visible=trainer.rank == 0)
+        means, seconds = [0.0, 0.0], 0.0
+        reported_s = saved_s = trainer.elapsed_s
+        while trainer.elapsed_s < total_s:
+            began = time.monotonic()
+            said, spelt, audio_s = trainer.train_step()
+            means = [0.98 * means[0] + 0.02 * said, 0.98 * means[1] + 0.02 * spelt]
+            seconds += audio_s * trainer.ranks
+            trainer.elapsed_s = _agree(trainer, trainer.elapsed_s + time.monotonic() - began)
+            if follower and trainer.step % 50 == 0:
+                now = f"step {trainer.step}, loss {means[0]:.3f}, CTC {means[1]:.3f}"
+                progress.update(task, completed=trainer.elapsed_s, description=now)
+            if follower and trainer.elapsed_s - saved_s > CHECKPOINT_S:
+                saved_s = trainer.elapsed_s
+                trainer.save()
+            if follower and trainer.elapsed_s - reported_s > REPORT_S:
+                pace = seconds / (trainer.elapsed_s - reported_s)
+                reported_s, seconds = trainer.elapsed_s, 0.0
+                figures = follower.report(trainer.average.model)
+                console.print(
+                    f"{datetime.datetime.now():%H:%M:%S} step {trainer.step} "
+                    f"loss {means[0]:.3f} CTC {means[1]:.3f} {pace:.0f} s/s  {figures}"
+                )
+    if follower:
+        trainer.save()
+        console.print(f"{datetime.datetime.now():%H:%M:%S} end", follower.report(trainer.average.model))
+
+
+def _agree(trainer: Trainer, elapsed_s: float) -> float:
+    """Return rank 0's clock, so that all ranks stop at the same step."""
+    if trainer.ranks == 1:
+        return elapsed_s
+    clock = torch.tensor(elapsed_s, dtype=torch.float64)
+    dist.broadcast(clock, 0)
+    return float(clock)
+
+
+def main(
+    cache: Annotated[Path, typer.Option(help="Folder with prepared audio.")],
+    folder: Annotated[Path, typer.Option(help="Folder for checkpoints.")],
+    minutes: Annotated[float, typer.Option(help="Training time.")] = 80,
+    peak_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    seed: int = 1,
+    frames_per_batch: Annotated[int, typer.Option(help="Mel frames a process and step.")] = 3600,
+) -> None:
+    """Train, or go on training."""
+    torch.set_num_threads(1)
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        dist.init_process_group("gloo", timeout=datetime.timedelta(hours=1))
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(Options(cache, folder, minutes, peak_rate, seed, frames_per_batch), rank, ranks)
+    trainer.resume()
+    fit(trainer, Console(width=200))
+
+
+if __name__ == "__main__":
+    typer.run(main)
