@@ -28,7 +28,9 @@ def test_more_than_the_budget_is_busy_and_names_it() -> None:
     budget = AudioBudget(100.0, Metrics().queue_audio_seconds)
     first, second = budget.reserve(), budget.reserve()
     first.grow_to(70.0)
-    with pytest.raises(EngineBusy, match="70 s of audio, and with 31 s more the limit of 100 s") as caught:
+    with pytest.raises(
+        EngineBusy, match="70 s of audio, and with 31 s more the limit of 100 s"
+    ) as caught:
         second.grow_to(31.0)
     assert caught.value.retry_after_s > 0
     second.grow_to(30.0)

@@ -1,0 +1,142 @@
+"""A client that leaves, in each stage, frees what it held, and its neighbours go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.api.live import DEADLINE_S, LiveServer, noise, stream_events, until, wav
+
+LONG = wav(noise(40.0))
+SHORT = wav(noise(1.0, seed=5))
+
+
+@contextlib.contextmanager
+def connected(live: LiveServer, head: str, body: bytes = b"") -> Iterator[socket.socket]:
+    """Send a request by hand, and close the connection when the block is left."""
+    with socket.create_connection(("127.0.0.1", live.port), timeout=DEADLINE_S) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode() + body)
+        yield connection
+
+
+def post(length: int, query: str = "") -> str:
+    return (
+        f"POST /transcribe?language=en{query} HTTP/1.1\nhost: x\ncontent-type: audio/wav\n"
+        f"content-length: {length}\n\n"
+    )
+
+
+def cancelled(live: LiveServer, stage: str) -> float:
+    return live.metric("earshot_requests_cancelled_total", stage=stage)
+
+
+def test_leaving_within_the_upload(live: LiveServer) -> None:
+    before = cancelled(live, "upload")
+    with connected(live, post(len(LONG)), LONG[: len(LONG) // 2]):
+        until(lambda: live.engine.stats()["requests"] == 1, "the request has its permit")
+    live.until_idle()
+    until(lambda: cancelled(live, "upload") == before + 1, "it is counted")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+def test_leaving_while_the_audio_is_decoded(live: LiveServer) -> None:
+    before = cancelled(live, "decode_audio")
+    uploads = live.metric("earshot_stage_seconds_count", stage="upload")
+    audio = wav(noise(1.0, rate=8_000), 8_000)
+    until(lambda: bool(decoding_children()), "a child waits for its file")
+    for child in decoding_children():
+        os.kill(child, signal.SIGSTOP)
+    with connected(live, post(len(audio)), audio):
+        until(
+            lambda: live.metric("earshot_stage_seconds_count", stage="upload") == uploads + 1,
+            "the upload is there",
+        )
+    live.until_idle()
+    until(lambda: cancelled(live, "decode_audio") == before + 1, "it is counted")
+    assert live.transcribe(audio, language="en").status_code == 200
+
+
+def decoding_children() -> list[int]:
+    """Return the processes of this one's decoders."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"child.py" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+def test_leaving_in_the_queue(live: LiveServer) -> None:
+    before = cancelled(live, "queued")
+    with contextlib.ExitStack() as running:
+        for _ in range(4):
+            stream = running.enter_context(
+                live.client.stream("POST", "/transcribe?language=en", content=LONG)
+            )
+            assert next(stream_events(stream))["type"] == "started"
+        until(lambda: live.engine.stats()["window_slots_used"] == 4, "every slot is taken")
+        with connected(live, post(len(SHORT)), SHORT) as connection:
+            assert b"started" in connection.recv(65_536) + connection.recv(65_536)
+            until(lambda: bool(live.engine.stats()["windows_waiting"]), "it waits for a slot")
+        until(lambda: cancelled(live, "queued") == before + 1, "it has left the queue")
+    live.until_idle()
+
+
+def test_leaving_within_the_stream(live: LiveServer) -> None:
+    before = cancelled(live, "transcribe")
+    with live.client.stream("POST", "/transcribe?language=en", content=LONG) as response:
+        kinds = [event["type"] for event, _ in zip(stream_events(response), range(5), strict=False)]
+        assert kinds == ["started", *["token"] * 4]
+    live.until_idle()
+    until(lambda: cancelled(live, "transcribe") == before + 1, "it is counted")
+
+
+def test_leaving_before_the_first_event_is_read(live: LiveServer) -> None:
+    for _ in range(5):
+        with connected(live, post(len(SHORT)), SHORT):
+            pass
+    live.until_idle()
+
+
+def test_leaving_while_json_is_made(live: LiveServer) -> None:
+    before = cancelled(live, "transcribe")
+    with connected(live, post(len(LONG), "&stream=false"), LONG):
+        until(lambda: live.engine.stats()["decoder_rows_used"] == 1, "it is being decoded")
+    live.until_idle()
+    until(lambda: cancelled(live, "transcribe") == before + 1, "it is counted")
+
+
+def test_the_neighbours_of_one_who_leaves_are_not_touched(live: LiveServer) -> None:
+    alone = live.events(SHORT, language="en")
+    answers: list[list[dict[str, object]]] = []
+
+    def neighbour() -> None:
+        with httpx.Client(base_url=live.url, timeout=DEADLINE_S, trust_env=False) as client:
+            with client.stream("POST", "/transcribe?language=en", content=SHORT) as response:
+                answers.append(list(stream_events(response)))
+
+    threads = [threading.Thread(target=neighbour) for _ in range(3)]
+    with live.client.stream("POST", "/transcribe?language=en", content=LONG) as response:
+        events = stream_events(response)
+        next(events)
+        for thread in threads:
+            thread.start()
+        next(events)
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert len(answers) == 3
+    for answer in answers:
+        assert logprobs(answer) == logprobs(alone)
+
+
+def logprobs(events: list[dict[str, object]]) -> list[tuple[object, object]]:
+    return [(e["token_id"], e["logprob"]) for e in events if e["type"] == "token"]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.api.live import (
+    DEADLINE_S,
+    Limits,
+    LiveServer,
+    Parts,
+    assert_envelope,
+    noise,
+    services_of,
+    stream_events,
+    until,
+    wav,
+)
+
+SHORT = wav(noise(0.5))
+LONG = wav(noise(40.0))
+
+
+@pytest.fixture(scope="module")
+def strict(parts: Parts) -> Iterator[LiveServer]:
+    limits = Limits(
+        max_requests=2,
+        max_audio_s=41.0,
+        api={
+            "max_upload_bytes": 1_400_000,
+            "max_queue_audio_s": 200.0,
+            "body_timeout_s": 1.5,
+            "body_idle_timeout_s": 0.7,
+            "drain_bytes": 8_000_000,
+        },
+    )
+    with LiveServer(services_of(parts, limits)) as live:
+        yield live
+
+
+def test_a_body_over_the_limit_is_a_413(strict: LiveServer) -> None:
+    error = assert_envelope(strict.transcribe(bytes(1_400_001)), 413)
+    assert error["code"] == "payload_too_large"
+    assert "1400001" in error["message"]
+    assert "1400000" in error["message"]
+
+
+def test_a_body_over_the_limit_that_says_no_length_is_a_413(strict: LiveServer) -> None:
+    chunks = iter([bytes(100_000)] * 30)
+    response = strict.client.post("/transcribe", content=chunks)
+    assert_envelope(response, 413)
+
+
+def test_a_refused_client_that_sends_everything_first_sees_why(strict: LiveServer) -> None:
+    body = bytes(6_000_000)
+    head = (
+        "POST /transcribe HTTP/1.1\r\nhost: x\r\ncontent-type: audio/wav\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=DEADLINE_S) as connection:
+        connection.sendall(head.encode() + body)
+        answer = b""
+        while piece := connection.recv(65_536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer.lower()
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "payload_too_large"
+
+
+def test_one_file_over_its_maximum_is_a_400(strict: LiveServer) -> None:
+    error = assert_envelope(strict.transcribe(wav(noise(42.0))), 400)
+    assert error["code"] == "audio_too_long"
+
+
+@pytest.mark.parametrize("pause_s", [0.1, 60.0], ids=["trickles", "stalls"])
+def test_a_body_that_does_not_arrive_is_a_408(strict: LiveServer, pause_s: float) -> None:
+    head = b"POST /transcribe HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\nRIFF"
+    answer = b""
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=pause_s) as connection:
+        connection.sendall(head)
+        while not answer.endswith(b"}"):
+            try:
+                answer += connection.recv(65_536)
+            except TimeoutError:
+                connection.sendall(b"x")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"x-should-retry: false" in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_timeout"
+    strict.until_idle()
+
+
+def test_a_full_queue_is_a_429_that_says_when_to_come_back(strict: LiveServer) -> None:
+    strict.until_idle()
+    rejected = strict.metric("earshot_requests_rejected_total", reason="queue_full")
+
+    def occupy() -> str:
+        return str(strict.events(LONG, language="en")[-1]["type"])
+
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(occupy) for _ in range(2)]
+        until(lambda: strict.engine.stats()["requests"] == 2, "two requests run")
+        response = strict.transcribe(SHORT)
+        error = assert_envelope(response, 429)
+        assert error["code"] == "queue_full"
+        assert int(response.headers["retry-after"]) >= 1
+        assert [done.result() for done in running] == ["done", "done"]
+    assert strict.metric("earshot_requests_rejected_total", reason="queue_full") == rejected + 1
+    assert strict.transcribe(SHORT, language="en").status_code == 200
+
+
+def test_more_audio_than_the_budget_holds_is_a_429(parts: Parts) -> None:
+    limits = Limits(api={"max_queue_audio_s": 50.0})
+    with LiveServer(services_of(parts, limits)) as live, ThreadPoolExecutor(1) as pool:
+        with live.client.stream("POST", "/transcribe", content=wav(noise(30.0))) as first:
+            next(stream_events(first))
+            refused = pool.submit(live.transcribe, wav(noise(20.0, seed=1))).result()
+            assert assert_envelope(refused, 429)["code"] == "queue_full"
+            accepted = pool.submit(live.transcribe, SHORT).result()
+            assert accepted.status_code == 200
+        live.until_idle()
