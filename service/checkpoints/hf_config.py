@@ -67,7 +67,7 @@ def generation_from_json(
     """Return what a `generation_config.json` says, openai/whisper's defaults where there is none.
 
     Raises:
-        CheckpointError: if it names tokens that the model does not have.
+        CheckpointError: if a field has a value that means nothing.
     """
     if content is None:
         return default_generation(config, tokenizer)
@@ -87,10 +87,11 @@ def generation_from_json(
 
 
 def _ids(path: Path, content: Mapping[str, Any], field: str, n_vocab: int) -> tuple[int, ...]:
+    """Return the ids that the model has: transformers writes those of the released sizes for all."""
     ids = content.get(field) or []
-    if not isinstance(ids, list) or not all(isinstance(i, int) and 0 <= i < n_vocab for i in ids):
-        raise CheckpointError(f"{path}: {field} must list token ids below {n_vocab}, found {ids!r}")
-    return tuple(ids)
+    if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
+        raise CheckpointError(f"{path}: {field} must list token ids, found {ids!r}")
+    return tuple(i for i in ids if 0 <= i < n_vocab)
 
 
 def _heads(

@@ -76,7 +76,8 @@ def _load_file(path: Path, tokenizer: str | None, *, offline: bool) -> Checkpoin
     content = load_torch(path)
     if not is_openai(content):
         raise CheckpointError(
-            f"{path}: expected OpenAI's dims and model_state_dict, found {[*map(str, content)][:3]}; "
+            f"{path}: expected OpenAI's dims and model_state_dict, found "
+            f"{[*map(str, content)][:3]}; "
             "for Hugging Face's weights give their folder"
         )
     config = config_from_dims(path, content["dims"])
