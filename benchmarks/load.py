@@ -118,7 +118,8 @@ async def load(url: str, level: Level, files: Sequence[Path], requests: int) -> 
         TimeElapsedColumn(), console=console, transient=True,
     )  # fmt: skip
     async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits) as client:
-        await ask(client, url, files[0])
+        with contextlib.suppress(RemoteError):  # not counted: it warms up
+            await ask(client, url, files[0])
         with progress:
             task = progress.add_task("", total=requests)
 

@@ -35,5 +35,5 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty windows of the random model: seconds of decoding."""
-    return write_wav(tmp_path_factory.mktemp("audio") / "long.wav", 40.0)
+    """Ten windows of the random model: seconds of decoding."""
+    return write_wav(tmp_path_factory.mktemp("audio") / "long.wav", 20.0)

@@ -90,12 +90,12 @@ class Stream:
 class Running:
     """A service on a free port; killed when the test is over."""
 
-    def __init__(self, *arguments: str, **variables: str) -> None:
+    def __init__(self, *arguments: str, module: str = "service", **variables: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(timeout=DEADLINE_S)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--port", str(self.port), *arguments],
+            [sys.executable, "-m", module, "serve", "--port", str(self.port), *arguments],
             env=environment(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

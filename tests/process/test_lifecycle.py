@@ -44,7 +44,7 @@ def test_sigterm_while_starting_ends_at_once(random_model: Path) -> None:
 
 
 def test_sigterm_drains_streams_to_done_and_exits_0(random_model: Path, long: Path) -> None:
-    with Running("--model", str(random_model)) as service:
+    with Running("--model", str(random_model), EARSHOT_DRAIN_TIMEOUT_S="100") as service:
         streams = [service.wait_ready().transcribe(long) for _ in range(3)]
         for stream in streams:
             stream.first_token()
@@ -87,6 +87,17 @@ def test_a_second_sigterm_ends_it_at_once(random_model: Path, long: Path) -> Non
         assert time.monotonic() - began < 5.0
         assert "second signal" in stderr
         assert "Traceback" not in stderr
+
+
+def test_a_lost_device_fails_its_streams_and_ends_the_process(
+    random_model: Path, long: Path
+) -> None:
+    with Running("--model", str(random_model), module="tests.process.dying") as service:
+        events = list(service.wait_ready().transcribe(long).events())
+        assert events[-1]["error"]["code"] == "engine_dead"
+        code, stderr = service.wait()
+        assert code == 1
+        assert "illegal memory access" in stderr
 
 
 def test_ctrl_c_ends_an_idle_service_like_sigterm(random_model: Path) -> None:

@@ -1,0 +1,42 @@
+"""The load generator runs, and counts what it asked for. How fast anything is, no test says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.process.running import DEADLINE_S, Running, environment
+
+
+def _load(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.load", *arguments],
+        env=environment(COLUMNS="120"),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def test_every_number_of_clients_is_a_row(random_model: Path, short: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        service.wait_ready()
+        options = ["--url", service.url, "--clients", "1", "--clients", "2", "--requests", "3"]
+        ended = _load(*options, str(short))
+    assert ended.returncode == 0, ended.stderr
+    rows = [line.split("│")[1:-1] for line in ended.stdout.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert [row[:3] for row in cells] == [["1", "3", "0"], ["2", "3", "0"]]
+    assert all(float(rate) > 0 for row in cells for rate in row[5:])
+
+
+def test_refusals_are_counted_and_told(random_model: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no audio")
+    with Running("--model", str(random_model)) as service:
+        service.wait_ready()
+        ended = _load("--url", service.url, "--clients", "1", "--requests", "2", str(bad))
+    assert ended.returncode == 1
+    assert "failed:" in ended.stdout
