@@ -15,8 +15,8 @@ into status codes. Messages name the limit and the value.
     │   ├── EngineStarting      the model is not loaded and warm yet
     │   ├── EngineDraining      the process is shutting down
     │   └── EngineDead          the engine failed for good
-    ├── DecodingFailed          one sequence failed (NaN logits, a rule that raised); its neighbours go on
-    ├── CheckpointError         a model file that cannot be served; names file, tensor, expected, found
+    ├── DecodingFailed          one sequence failed (NaN logits, a rule that raised), alone
+    ├── CheckpointError         a model that cannot be served; names file, tensor, expected, found
     └── DeviceError             the device that was asked for is not there
 """
 

@@ -11,15 +11,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _LATENCY_S = (
-    0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600,
+    0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 20, 30, 60, 120, 300, 600,
+    1800, 3600,
 )  # fmt: skip
 _FIRST_TOKEN_S = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
-    160, 640, 2560,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40,
+    80, 160, 640, 2560,
 )  # fmt: skip
 _INTER_TOKEN_S = (
-    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10,
-    20, 40, 80,
+    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5,
+    10, 20, 40, 80,
 )  # fmt: skip
 _QUEUE_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BATCH = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
@@ -98,9 +99,7 @@ class Metrics:
             "request_duration_seconds", "First byte in to last byte out", _LATENCY_S,
             ("endpoint", "stream"),
         )  # fmt: skip
-        self.queue = histogram(
-            "queue_seconds", "Permit to the first window's encoding", _QUEUE_S
-        )
+        self.queue = histogram("queue_seconds", "Permit to the first window's encoding", _QUEUE_S)
         self.time_to_first_token = histogram(
             "time_to_first_token_seconds", "Request to first token", _FIRST_TOKEN_S
         )
