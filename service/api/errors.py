@@ -65,7 +65,7 @@ TABLE: dict[type[ServiceError], Answer] = {
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: PayloadTooLarge.code}
 
 
-class ClientDisconnected(Exception):  # noqa: N818 - an event, not a fault
+class ClientDisconnected(Exception):
     """The client left: there is nobody to answer."""
 
 

@@ -111,11 +111,11 @@ class Move:
     target: int
 
 
-class RunnerDead(Exception):  # noqa: N818 - named as the state it reports
+class RunnerDead(Exception):
     """The device is lost (a CUDA error is sticky): nothing will work again in this process."""
 
 
-class SessionClosed(ServiceError):  # noqa: N818 - the same
+class SessionClosed(ServiceError):
     """A window was used after its session, or the window itself, was closed."""
 
     code = "session_closed"
