@@ -107,7 +107,7 @@ def confine(job: Job) -> None:
 
 
 def _refuse_to_open(url: str, *_: object) -> NoReturn:
-    raise PermissionError(f"the file refers to another one: {url!r}")
+    raise RefusedError(f"It refers to another file: {url!r}.")
 
 
 def open_container(job: Job, data: bytes) -> Any:  # noqa: ANN401 - PyAV's types are not followed

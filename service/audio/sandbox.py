@@ -201,11 +201,14 @@ class ChildPool:
     async def close(self) -> None:
         """Kill and reap every child."""
         self._closed = True
-        for child in self._active:
-            child.kill()
-        while self._idle:
-            with contextlib.suppress(Unavailable):
-                await (await self._idle.popleft()).reap()
+        for active in self._active:
+            active.kill()
+        for task in self._idle:
+            task.cancel()  # a child that is still starting is killed by it
+        for child in await asyncio.gather(*self._idle, return_exceptions=True):
+            if isinstance(child, DecodingChild):
+                await child.reap()
+        self._idle.clear()
         await asyncio.gather(*self._reaping)
 
     @contextlib.asynccontextmanager
