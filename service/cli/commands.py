@@ -116,6 +116,19 @@ def transcribe(  # noqa: PLR0913 - a command line has options
     raise typer.Exit(asyncio.run(command.transcribe_files(files, source, as_json=as_json)))
 
 
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="`builtin`, a folder, a file or a hub id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Say what is in a model: dimensions, parameters, tokens, tensors."""
+    settings = read_settings(model=model, tokenizer=tokenizer)
+    from service.cli.inspect import inspect_model  # noqa: PLC0415 - brings torch
+
+    raise typer.Exit(inspect_model(settings, as_json=as_json))
+
+
 def read_settings(**options: object) -> Settings:
     """Return the settings, options before environment; name each unusable one on stderr.
 
