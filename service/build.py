@@ -14,7 +14,6 @@ from service import __version__
 from service.api.deps import ApiConfig, Services, Serving
 from service.audio.decode import AudioDecoder, AudioLimits
 from service.metrics import Metrics
-from service.server import ServerConfig
 from service.settings import Settings
 
 BUILTIN = "builtin"
@@ -58,11 +57,6 @@ def api_config(settings: Settings) -> ApiConfig:
         send_timeout_s=settings.send_timeout_s,
         keepalive_s=settings.keepalive_s,
     )
-
-
-def server_config(settings: Settings) -> ServerConfig:
-    """Return the deadlines of the server."""
-    return ServerConfig(settings.header_timeout_s, settings.drain_timeout_s)
 
 
 def model_source(settings: Settings) -> str:

@@ -10,9 +10,9 @@ from typing import NoReturn
 
 from service import logs
 from service.api.app import create_app
-from service.build import build_services, server_config
+from service.build import build_services
 from service.cli.display import complain
-from service.server import ListenError, Server, listen, run, url_of
+from service.server import ListenError, Server, ServerConfig, listen, run, url_of
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def serve_forever(settings: Settings) -> NoReturn:
     server = Server(
         create_app(services),
         services,
-        server_config(settings),
+        ServerConfig(settings.header_timeout_s, settings.drain_timeout_s),
         on_ready=lambda: announce(url, settings.model, form),
     )
     run(server, bound)
