@@ -1,7 +1,7 @@
 """Cuts digits out of sentences and strings, where the model in training finds them.
 
 Only a few people read digits for the corpora, but many said "one" or "three" within a sentence.
-A forced alignment of the CTC head's letters tells where; the pieces become words to be joined.
+A forced alignment of the CTC head's phonemes tells where; the pieces become words to be joined.
 
     python -m training.align --cache CACHE --folder RUN      writes CACHE/cuts.{i16,jsonl}
 """
@@ -23,29 +23,29 @@ from training.data import Spectrogram
 from training.follow import window_frames
 from training.material import Item, load_material
 from training.network import Trainee, builtin_config
+from training.phonemes import Lexicon
 from training.store import SAMPLE_RATE, Entry, write_store
-from training.synthesis import trim
-from training.vocabulary import spell
+from training.synthesis import speech_level, trim
 
 SECONDS_PER_POSITION = 0.02
 LEAD_S, TAIL_S = 0.22, 0.28
-"""How far a word may reach before its first and after its last letter."""
+"""How far a word may reach before its first and after its last sound."""
 WORST_SCORE = -1.5
 SHORTEST_S, LONGEST_S = 0.12, 1.0
 
 
-def force(log_p: NDArray[np.float32], letters: list[int]) -> tuple[list[int], list[float]]:
-    """Return where each letter is most probable on the best CTC path, and its log-probability.
+def force(log_p: NDArray[np.float32], sounds: list[int]) -> tuple[list[int], list[float]]:
+    """Return where each sound is most probable on the best CTC path, and its log-probability.
 
-    Shapes: log_p f32[t chars]; letters are ids without blanks.
-    Raises: ValueError if there are fewer positions than the letters need.
+    Shapes: log_p f32[t sounds]; sounds are ids without blanks.
+    Raises: ValueError if there are fewer positions than the sounds need.
     """
-    states = np.zeros(2 * len(letters) + 1, dtype=np.int64)
-    states[1::2] = letters
+    states = np.zeros(2 * len(sounds) + 1, dtype=np.int64)
+    states[1::2] = sounds
     skips = np.zeros(len(states), dtype=bool)
     skips[3::2] = states[3::2] != states[1:-2:2]
-    if len(log_p) < len(letters) + int((~skips[3::2]).sum()):
-        raise ValueError(f"{len(letters)} letters do not fit {len(log_p)} positions")
+    if len(log_p) < len(sounds) + int((~skips[3::2]).sum()):
+        raise ValueError(f"{len(sounds)} sounds do not fit {len(log_p)} positions")
     score = np.full(len(states), -np.inf)
     score[:2] = log_p[0, states[:2]]
     came_from = np.zeros((len(log_p), len(states)), dtype=np.int8)
@@ -56,7 +56,7 @@ def force(log_p: NDArray[np.float32], letters: list[int]) -> tuple[list[int], li
         came_from[t] = options.argmax(axis=0)
         score = options.max(axis=0) + log_p[t, states]
     state = len(states) - 1 if score[-1] > score[-2] else len(states) - 2
-    best = [(0, -np.inf)] * len(letters)
+    best = [(0, -np.inf)] * len(sounds)
     for t in range(len(log_p) - 1, -1, -1):
         if state % 2:
             here = float(log_p[t, states[state]])
@@ -65,17 +65,27 @@ def force(log_p: NDArray[np.float32], letters: list[int]) -> tuple[list[int], li
     return [t for t, _ in best], [value for _, value in best]
 
 
-def word_spans(text: str, at: list[int], scores: list[float]) -> Iterator[tuple[str, float, float]]:
-    """Yield words with their start and end in seconds, if their letters are credible."""
+def word_spans(
+    words: list[tuple[str, int]], at: list[int], scores: list[float]
+) -> Iterator[tuple[str, float, float]]:
+    """Yield words with their start and end in seconds, if their sounds are credible.
+
+    Args:
+        words: each with the number of its sounds.
+        at: the position of each sound.
+        scores: the log-probability of each sound.
+    """
     position = 0
-    for word in text.split():
-        first, last = position, position + len(word) - 1
-        position += len(word) + 1
+    for word, count in words:
+        first, last = position, position + count - 1
+        position += count
+        if not count:
+            continue
         if float(np.mean(scores[first : last + 1])) < WORST_SCORE:
             continue
         start_s, end_s = at[first] * SECONDS_PER_POSITION, at[last] * SECONDS_PER_POSITION
-        before_s = at[first - 2] * SECONDS_PER_POSITION if first else start_s - 2 * LEAD_S
-        following = last + 2
+        before_s = at[first - 1] * SECONDS_PER_POSITION if first else start_s - 2 * LEAD_S
+        following = last + 1
         after_s = (
             at[following] * SECONDS_PER_POSITION if following < len(at) else end_s + 2 * TAIL_S
         )
@@ -87,7 +97,9 @@ def word_spans(text: str, at: list[int], scores: list[float]) -> Iterator[tuple[
 
 
 @torch.inference_mode()
-def cuts(model: Trainee, items: list[Item]) -> Iterator[tuple[NDArray[np.int16], Entry]]:
+def cuts(
+    model: Trainee, lexicon: Lexicon, items: list[Item]
+) -> Iterator[tuple[NDArray[np.int16], Entry]]:
     """Yield every digit word that is found."""
     spectrogram = Spectrogram()
     for item in track(items, "aligning"):
@@ -95,14 +107,16 @@ def cuts(model: Trainee, items: list[Item]) -> Iterator[tuple[NDArray[np.int16],
         mel = spectrogram([sound], window_frames(sound), None)
         log_p = model.spell(model.whisper.encoder(mel))[0].numpy()
         try:
-            at, scores = force(log_p, spell(item.entry.text))
+            at, scores = force(log_p, lexicon.text(item.entry.text))
         except ValueError:
             continue
-        for word, start_s, end_s in word_spans(item.entry.text, at, scores):
+        words = [(word, len(lexicon.word(word))) for word in item.words]
+        level = speech_level((sound * 32767).astype(np.int16))
+        for word, start_s, end_s in word_spans(words, at, scores):
             piece = sound[int(start_s * SAMPLE_RATE) : int(end_s * SAMPLE_RATE)]
             if word not in DIGITS or not len(piece):
                 continue
-            samples = trim((piece * 32767).astype(np.int16))
+            samples = trim((piece * 32767).astype(np.int16), 0.04, level)
             if SHORTEST_S < len(samples) / SAMPLE_RATE < LONGEST_S:
                 yield samples, Entry(0, 0, word, item.entry.speaker, "cuts", "train")
 
@@ -120,7 +134,7 @@ def main(
     model = Trainee(builtin_config()).eval()
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     model.load_state_dict(state["average"])
-    print(write_store(cache / "cuts", cuts(model, items)), "cuts")
+    print(write_store(cache / "cuts", cuts(model, Lexicon(cache / "lexicon.json"), items)), "cuts")
 
 
 if __name__ == "__main__":

@@ -21,40 +21,40 @@ from torch.nn import functional as F
 from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH, LogMelSpectrogram
 from training import augment
 from training.augment import N_MELS, SAMPLE_RATE, Wave
+from training.phonemes import Lexicon
 from training.material import Item, Material, is_negative
-from training.synthesis import trim
+from training.synthesis import speech_level, trim
 from training.targets import Spoken, TokenTargets, collate, token_targets
-from training.vocabulary import spell
 
 T = TypeVar("T")
 ROUNDING_FRAMES = 64
-EASY_STEPS, RAMP_STEPS = 1000, 2000
-LESSONS = ((500, 128), (900, 192), (1400, 384), (2000, 768))
+EASY_STEPS, RAMP_STEPS = 2200, 4800
+LESSONS = ((500, 128), (900, 192), (2600, 384), (5000, 640))
 """Until which step batches are at most so many frames long."""
 MAX_FRAMES = 3000
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A composed waveform and what is in it; `letters` is None where CTC would not know."""
+    """A composed waveform and what is in it; `text` is None where nobody knows it."""
 
     samples: Wave
     spoken: list[Spoken]
-    letters: str | None
+    text: str | None
     is_scored: bool
     """Whether the decoder learns from it: not from sentences that have digits among words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Shapes: mel f32[b n_mels t]; inputs, labels i64[b s]; letters i64[sum of lengths]."""
+    """Shapes: mel f32[b n_mels t]; inputs, labels i64[b s]; sounds i64[sum of lengths]."""
 
     mel: Tensor
     inputs: Tensor
     labels: Tensor
-    letters: Tensor
-    letter_lengths: Tensor
-    letter_rows: Tensor
+    sounds: Tensor
+    sound_lengths: Tensor
+    sound_rows: Tensor
 
     @property
     def seconds(self) -> float:
@@ -142,7 +142,7 @@ class Composer:
         samples = item.store.samples(item.entry)
         if source == "speechocean762":
             whole = (samples * 32767).astype(np.int16)
-            samples = trim(whole).astype(np.float32) / 32768
+            samples = trim(whole, 0.04, speech_level(whole)).astype(np.float32) / 32768
         return augment.set_level(samples, 0.08 * 10 ** self.rng.uniform(-0.25, 0.25))
 
     def _lay_out(self, pieces: list[tuple[Wave, tuple[str, ...]]], length: int) -> Utterance:
@@ -162,8 +162,8 @@ class Composer:
             sound[position:end] += samples[: end - position]
             spoken.append(Spoken(position / SAMPLE_RATE, end / SAMPLE_RATE, words))
             position = end
-        letters = " ".join(word for item in spoken for word in item.words)
-        return Utterance(sound, spoken, letters, is_scored=True)
+        text = " ".join(word for item in spoken for word in item.words)
+        return Utterance(sound, spoken, text, is_scored=True)
 
     def speech(self, length: int) -> Utterance:
         """Return sentences, or a part of one where a whole one does not fit."""
@@ -257,7 +257,7 @@ class Composer:
 def degrade(utterance: Utterance, composer: Composer, strength: float) -> Wave:
     """Add a room, background noise, distortion and a noise floor; `strength` is how often."""
     rng, sound = composer.rng, utterance.samples
-    has_speech = bool(utterance.letters) or bool(utterance.spoken)
+    has_speech = bool(utterance.text) or bool(utterance.spoken)
     if has_speech and rng.random() < 0.4 * strength:
         sound = augment.room(rng, sound)
     if has_speech and rng.random() < 0.65 * strength:
@@ -278,7 +278,7 @@ def degrade(utterance: Utterance, composer: Composer, strength: float) -> Wave:
 
 def strength_at(step: int) -> float:
     """Return how strong augmentation is: a model that has learnt nothing needs easy examples."""
-    return float(np.clip((step - EASY_STEPS) / RAMP_STEPS, 0.1, 1))
+    return float(np.clip((step - EASY_STEPS) / RAMP_STEPS, 0.15, 1))
 
 
 def choose_frames(rng: random.Random, step: int) -> int:
@@ -349,9 +349,12 @@ class Spectrogram:
 class BatchSource:
     """Makes the batch of a step; the same step of the same rank is the same batch."""
 
-    def __init__(self, material: Material, seed: int, rank: int, frames_per_batch: int) -> None:
+    def __init__(
+        self, material: Material, lexicon: Lexicon, seed: int, rank: int, frames_per_batch: int
+    ) -> None:
         self.composer = Composer(material, np.random.default_rng(0))
         self.seed, self.rank, self.frames_per_batch = seed, rank, frames_per_batch
+        self._lexicon = lexicon
         self._spectrogram = Spectrogram()
 
     def batch(self, step: int) -> Batch:
@@ -373,7 +376,15 @@ class BatchSource:
         mel = self._spectrogram(sounds, frames, rng, strength)
         chooser = random.Random(int(rng.integers(2**31)))
         inputs, labels = collate([_targets(u, chooser, prompt) for u in utterances])
-        return Batch(mel, inputs, labels, *_letters(utterances))
+        return Batch(mel, inputs, labels, *self._sounds(utterances))
+
+
+    def _sounds(self, utterances: list[Utterance]) -> tuple[Tensor, Tensor, Tensor]:
+        rows = [row for row, item in enumerate(utterances) if item.text is not None]
+        spoken = [self._lexicon.text(utterances[row].text or "") for row in rows]
+        flat = [sound for sounds in spoken for sound in sounds]
+        lengths = [len(sounds) for sounds in spoken]
+        return torch.tensor(flat), torch.tensor(lengths), torch.tensor(rows)
 
 
 def _targets(utterance: Utterance, rng: random.Random, prompt: int) -> TokenTargets:
@@ -384,9 +395,3 @@ def _targets(utterance: Utterance, rng: random.Random, prompt: int) -> TokenTarg
     return made if utterance.is_scored else TokenTargets(made.inputs, [-1] * len(made.labels))
 
 
-def _letters(utterances: list[Utterance]) -> tuple[Tensor, Tensor, Tensor]:
-    rows = [row for row, item in enumerate(utterances) if item.letters is not None]
-    spelt = [spell(utterances[row].letters or "") for row in rows]
-    flat = [letter for letters in spelt for letter in letters]
-    lengths = [len(letters) for letters in spelt]
-    return torch.tensor(flat), torch.tensor(lengths), torch.tensor(rows)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from service.model import WhisperModel
 from training.vocabulary import (
-    CHARACTERS,
     EOT,
     NO_SPEECH,
     NO_TIMESTAMPS,
@@ -76,13 +75,10 @@ def words(tokens: list[int]) -> list[str]:
     return [WORDS.get(token, "?") for token in tokens if token < EOT]
 
 
-def spelling(log_p: Tensor) -> list[str]:
-    """Read CTC log-probabilities f32[b t chars] greedily: repeats once, blanks not at all."""
-    texts = []
-    for row in log_p.argmax(dim=-1):
-        letters = torch.unique_consecutive(row).tolist()
-        texts.append("".join(CHARACTERS[letter - 1] for letter in letters if letter))
-    return texts
+def sounds(log_p: Tensor) -> list[list[int]]:
+    """Read CTC log-probabilities f32[b t sounds] greedily: repeats once, blanks not at all."""
+    rows = (torch.unique_consecutive(row).tolist() for row in log_p.argmax(dim=-1))
+    return [[sound for sound in row if sound] for row in rows]
 
 
-__all__ = ["NO_SPEECH", "apply_rules", "spelling", "transcribe", "words"]
+__all__ = ["NO_SPEECH", "apply_rules", "sounds", "transcribe", "words"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from training.corpora import DIGITS, Clip
 from training.store import Entry, Store
 
-STORES = ("corpora", "tts", "cuts")
+STORES = ("corpora", "tts", "pieces", "cuts")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from service.model import WhisperConfig, WhisperModel
 from service.model.attention import CrossAttention, SelfAttention
 from service.model.whisper import sinusoids
 from training.data import ROUNDING_FRAMES
-from training.vocabulary import CHARACTERS, N_VOCAB
+from training.phonemes import N_SOUNDS
+from training.vocabulary import N_VOCAB
 
 WIDTH, HEAD_WIDTH, LAYERS = 160, 32, 4
 
@@ -42,10 +43,10 @@ def builtin_config() -> WhisperConfig:
 class Trainee(nn.Module):
     """A WhisperModel and a CTC head over the encoder's output, which is not shipped."""
 
-    def __init__(self, config: WhisperConfig, dropout: float = 0.1) -> None:
+    def __init__(self, config: WhisperConfig, dropout: float = 0.04) -> None:
         super().__init__()
         self.whisper = WhisperModel(config)
-        self.speller = nn.Linear(config.d_model, len(CHARACTERS) + 1)
+        self.speller = nn.Linear(config.d_model, N_SOUNDS)
         self.dropout = dropout
         initialise(self.whisper)
         for module in self.whisper.modules():
@@ -56,13 +57,13 @@ class Trainee(nn.Module):
         self.whisper.encoder.conv2.register_forward_hook(self._drop)
 
     def forward(self, mel: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """[b n_mels t], i64[b s] -> logits f32[b s n_vocab], log-probabilities f32[b t/2 chars]."""
+        """[b n_mels t], i64[b s] -> logits f32[b s n_vocab], log-probabilities f32[b t/2 sounds]."""
         encoder_output = self.whisper.encoder(mel)
         logits = self.whisper.decoder(inputs, encoder_output)
         return logits.float(), self.spell(encoder_output)
 
     def spell(self, encoder_output: Tensor) -> Tensor:
-        """[b t d_model] -> CTC log-probabilities f32[b t chars], the blank first."""
+        """[b t d_model] -> CTC log-probabilities f32[b t sounds], the blank first."""
         return F.log_softmax(self.speller(encoder_output).float(), dim=-1)
 
     def _drop(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ def _keep_zero(bias: Tensor, part: slice) -> None:
 class AveragedWeights:
     """An exponential moving average of the weights; it is what is evaluated and shipped."""
 
-    def __init__(self, model: Trainee, decay: float = 0.999) -> None:
+    def __init__(self, model: Trainee, decay: float = 0.998) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
 

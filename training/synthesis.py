@@ -95,13 +95,32 @@ def read_audio(path: Path) -> NDArray[np.int16]:
     return np.clip(np.round(mono * 32767), -32768, 32767).astype(np.int16)
 
 
-def trim(samples: NDArray[np.int16], margin_s: float = 0.02) -> NDArray[np.int16]:
-    """Cut silence off both ends, at 35 dB under the loudest 10 ms."""
+def speech_level(samples: NDArray[np.int16]) -> float:
+    """Return the power of 10 ms that counts as speech, given the noise of the recording.
+
+    26 dB under the loudest, or half of the way from the noise floor to it if that is more.
+    """
+    power = _power(samples)
+    peak, floor = np.log10(power.max() + 1), np.log10(np.percentile(power, 8) + 1)
+    return float(10 ** max(peak - 2.6, floor + (peak - floor) / 2))
+
+
+def _power(samples: NDArray[np.int16]) -> NDArray[np.float32]:
     frames = len(samples) // 160
-    if frames < 3:
+    whole = samples[: frames * 160].astype(np.float32).reshape(frames, 160)
+    return np.asarray((whole**2).mean(axis=1))
+
+
+def trim(
+    samples: NDArray[np.int16], margin_s: float = 0.02, level: float | None = None
+) -> NDArray[np.int16]:
+    """Cut off both ends what is under `level`, by default 35 dB under the loudest 10 ms."""
+    if len(samples) < 480:
         return samples
-    power = (samples[: frames * 160].astype(np.float32).reshape(frames, 160) ** 2).mean(axis=1)
-    loud = np.flatnonzero(power > power.max() * 10**-3.5)
+    power = _power(samples)
+    loud = np.flatnonzero(power > (power.max() * 10**-3.5 if level is None else level))
+    if not len(loud):
+        return samples[:0]
     margin = round(margin_s * SAMPLE_RATE)
     return samples[max(0, loud[0] * 160 - margin) : (loud[-1] + 1) * 160 + margin]
 

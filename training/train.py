@@ -30,10 +30,11 @@ from training.data import Batch, BatchSource
 from training.follow import Follower
 from training.material import load_material
 from training.network import AveragedWeights, Trainee, builtin_config
+from training.phonemes import Lexicon
 from training.targets import decoder_loss
 
 CTC_WEIGHT = 0.4
-CHECKPOINT_S, REPORT_S = 100, 100
+CHECKPOINT_S, REPORT_S = 100, 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,17 @@ def losses(model: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
     with torch.autocast("cpu", torch.bfloat16):
         logits, log_p = model(batch.mel, batch.inputs)
     said = decoder_loss(logits, batch.labels) if (batch.labels >= 0).any() else logits.sum() * 0
-    if not len(batch.letter_rows):
+    if not len(batch.sound_rows):
         return said, log_p.sum() * 0
     spelt = F.ctc_loss(
-        log_p[batch.letter_rows].transpose(0, 1),
-        batch.letters,
-        torch.full_like(batch.letter_lengths, log_p.shape[1]),
-        batch.letter_lengths,
+        log_p[batch.sound_rows].transpose(0, 1),
+        batch.sounds,
+        torch.full_like(batch.sound_lengths, log_p.shape[1]),
+        batch.sound_lengths,
         reduction="none",
         zero_infinity=True,
     )
-    return said, (spelt / (batch.letter_lengths + 4)).mean()
+    return said, (spelt / (batch.sound_lengths + 4)).mean()
 
 
 class Trainer:
@@ -91,7 +92,8 @@ class Trainer:
         )
         self.step, self.elapsed_s = 0, 0.0
         material = load_material(options.cache, "train")
-        self.source = BatchSource(material, options.seed, rank, options.frames_per_batch)
+        lexicon = Lexicon(options.cache / "lexicon.json")
+        self.source = BatchSource(material, lexicon, options.seed, rank, options.frames_per_batch)
 
     @property
     def path(self) -> Path:
@@ -151,7 +153,7 @@ class Trainer:
 
 def fit(trainer: Trainer, console: Console) -> None:
     """Train until the time is up; rank 0 reports, saves and shows progress."""
-    follower = Follower(load_material(trainer.options.cache, "dev")) if trainer.rank == 0 else None
+    follower = Follower(trainer.options.cache) if trainer.rank == 0 else None
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         total_s = 60 * trainer.options.minutes
@@ -196,7 +198,7 @@ def main(
     cache: Annotated[Path, typer.Option(help="Folder with prepared audio.")],
     folder: Annotated[Path, typer.Option(help="Folder for checkpoints.")],
     minutes: Annotated[float, typer.Option(help="Training time.")] = 80,
-    peak_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    peak_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     seed: int = 1,
     frames_per_batch: Annotated[int, typer.Option(help="Mel frames a process and step.")] = 3600,
 ) -> None:

@@ -22,8 +22,6 @@ SPECIALS = (
 )
 TIMESTAMPS = tuple(f"<|{i * 0.02:.2f}|>" for i in range(1501))
 SECONDS_PER_TIMESTAMP = 0.02
-CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"
-"""What the auxiliary CTC spells; its blank is 0, so a character's id is its index + 1."""
 
 
 def build_tokenizer() -> Tokenizer:
@@ -74,8 +72,3 @@ BLANK_TEXT = token_id("Ġ")
 def timestamp(seconds: float) -> int:
     """Return the id of the nearest timestamp token."""
     return TIMESTAMP_BEGIN + min(max(round(seconds / SECONDS_PER_TIMESTAMP), 0), 1500)
-
-
-def spell(text: str) -> list[int]:
-    """Return the CTC ids of a normalised text."""
-    return [CHARACTERS.index(letter) + 1 for letter in text]

@@ -24,7 +24,6 @@ from training.vocabulary import (
     TIMESTAMP_BEGIN,
     WORD_IDS,
     build_tokenizer,
-    spell,
     timestamp,
 )
 
@@ -92,7 +91,3 @@ def test_the_loss_is_small_only_for_what_was_wanted() -> None:
     right.scatter_(2, labels[..., None], 12.0)
     wrong = right.roll(1, dims=1)
     assert decoder_loss(right, labels) < 0.5 * decoder_loss(wrong, labels)
-
-
-def test_letters_never_are_the_blank() -> None:
-    assert min(spell("zero won't")) >= 1
