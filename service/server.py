@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import sys
@@ -42,11 +43,13 @@ class ServerConfig:
     """Deadlines of the server.
 
     Attributes:
-        header_timeout_s: for the head of a request to arrive on an open connection.
+        header_timeout_s: for the head of a request to arrive.
+        idle_connection_timeout_s: between two requests on a connection that is kept open.
         drain_timeout_s: from the first signal to the end of the last response.
     """
 
     header_timeout_s: float
+    idle_connection_timeout_s: float
     drain_timeout_s: float
 
 
@@ -82,7 +85,11 @@ def url_of(bound: socket.socket) -> str:
 
 
 class DeadlineProtocol(H11Protocol):
-    """HTTP/1.1 that does not wait for the head of a request for ever, as uvicorn does."""
+    """HTTP/1.1 that does not wait for the rest of a head for ever, as uvicorn does.
+
+    The deadline runs from the opening of a connection, and on one that is kept open from the first
+    byte of the next request.
+    """
 
     header_timeout_s = 10.0
     _deadline: asyncio.TimerHandle | None = None
@@ -93,15 +100,11 @@ class DeadlineProtocol(H11Protocol):
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        """Stop to wait once a whole head is there."""
+        """Stop to wait once a whole head is there; otherwise wait for the rest of it."""
         super().data_received(data)
-        if self._answering():
+        if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
-
-    def on_response_complete(self) -> None:
-        """Wait for the next head on a connection that is kept alive."""
-        super().on_response_complete()
-        if not self._answering() and not self.transport.is_closing():
+        elif self._deadline is None:
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -109,11 +112,7 @@ class DeadlineProtocol(H11Protocol):
         self._stop_waiting()
         super().connection_lost(exc)
 
-    def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
     def _expect_head(self) -> None:
-        self._stop_waiting()
         self._deadline = self.loop.call_later(self.header_timeout_s, self.transport.close)
 
     def _stop_waiting(self) -> None:
@@ -152,7 +151,8 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=round(LAST_WORDS_S),
+                timeout_keep_alive=math.ceil(config.idle_connection_timeout_s),
+                timeout_graceful_shutdown=math.ceil(LAST_WORDS_S),
             )
         )
         self.exit_code = 0

@@ -80,8 +80,9 @@ class Settings(BaseSettings):
         default=2, description="processes that decode audio at the same time"
     )
 
-    header_timeout_s: Seconds = Field(
-        default=10, description="for the head of a request to arrive on an open connection"
+    header_timeout_s: Seconds = Field(default=10, description="for the head of a request to arrive")
+    idle_connection_timeout_s: Seconds = Field(
+        default=75, description="between two requests on a connection that is kept open"
     )
     body_timeout_s: Seconds = Field(default=300, description="for the whole body to arrive")
     body_idle_timeout_s: Seconds = Field(default=20, description="between two pieces of a body")

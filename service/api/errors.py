@@ -34,6 +34,9 @@ INVALID_REQUEST = "invalid_request_error"
 RATE_LIMIT = "rate_limit_error"
 SERVER_ERROR = "server_error"
 
+REFUSAL = "refusal"
+"""Where the error that a request was answered with stands, in its state."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -106,7 +109,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
-    request.state.error = error
+    request.scope["state"][REFUSAL] = error
     return error_response(error)
 
 
@@ -128,5 +131,5 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for no other
     first = error.errors()[0]
     refused = InvalidRequest(str(first["msg"]), param=str(first["loc"][-1]))
-    request.state.error = refused
+    request.scope["state"][REFUSAL] = refused
     return error_response(refused)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import logs
 from service.api.body import drain
 from service.api.deps import Services
-from service.api.errors import ClientDisconnected, error_response
+from service.api.errors import REFUSAL, ClientDisconnected, error_response
 from service.api.record import STATUS_LEFT, RequestRecord, report, request_id_of
 
 REQUEST_ID = "x-request-id"
@@ -49,6 +49,7 @@ class RequestScope:
     async def _serve(self, scope: Scope, wire: _Wire, record: RequestRecord) -> None:
         try:
             await self._app(scope, wire.receive, wire.send)
+            record.error = record.error or scope["state"].get(REFUSAL)
         except ClientDisconnected as error:
             record.error = error
             record.status = STATUS_LEFT

@@ -138,6 +138,7 @@ def _count_transcription(
     realtime_factor = audio_s / duration_s
     first_s, queue_s = transcription.first_token_s, transcription.queue_s
     metrics.audio_duration.observe(audio_s)
+    metrics.windows.labels("ok").inc(transcription.n_windows)
     if first_s is not None:
         metrics.time_to_first_token.observe(first_s)
     if record.error is None:

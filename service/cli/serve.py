@@ -44,7 +44,11 @@ def serve_forever(settings: Settings) -> NoReturn:
     server = Server(
         create_app(services),
         services,
-        ServerConfig(settings.header_timeout_s, settings.drain_timeout_s),
+        ServerConfig(
+            header_timeout_s=settings.header_timeout_s,
+            idle_connection_timeout_s=settings.idle_connection_timeout_s,
+            drain_timeout_s=settings.drain_timeout_s,
+        ),
         on_ready=lambda: announce(url, settings.model, form),
     )
     run(server, bound)

@@ -79,13 +79,20 @@ class AudioEncoder(nn.Module):
         n_frames, longest = mel.shape[-1], 2 * self.positional_embedding.shape[0]
         if n_frames % 2 or not 0 < n_frames <= longest:
             raise ValueError(f"{n_frames} mel frames: must be even, and at most {longest}")
-        x = gelu(self.conv1(mel.to(self.conv1.weight.dtype)))
-        x = gelu(self.conv2(x)).transpose(1, 2)  # [b t/2 d_model]
+        mel = mel.to(self.conv1.weight.dtype)
+        if self.training:
+            x = self._convolve(mel)
+        else:  # torch and cuDNN choose their convolution by the size of the batch (docs/adr/0001)
+            x = torch.cat([self._convolve(window) for window in mel.split(1)])
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
         out: Tensor = self.ln_post(x)
         return out
+
+    def _convolve(self, mel: Tensor) -> Tensor:
+        """[b n_mels t] -> [b t/2 d_model]."""
+        return gelu(self.conv2(gelu(self.conv1(mel)))).transpose(1, 2)
 
 
 class DecoderBlock(nn.Module):

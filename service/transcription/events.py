@@ -114,7 +114,7 @@ class SegmentEvent:
     Attributes:
         id: 0, 1, 2 ... in the transcription.
         window: the window that it was decoded in.
-        start_s, end_s: seconds in the recording.
+        start_s, end_s: seconds in the recording, cut where its window's audio ends.
         text: with the blank that it begins with, if it has one.
         tokens: its token ids, timestamps included.
         temperature: at which its window was decoded.

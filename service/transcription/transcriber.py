@@ -129,6 +129,7 @@ class Transcription:
         self._usage = Usage()
         self._first_token_s: float | None = None
         self._n_tokens = 0
+        self._n_windows = 0
         self._texts: list[str] = []
         self._segments: list[SegmentEvent] = []
 
@@ -141,6 +142,11 @@ class Transcription:
     def usage(self) -> Usage:
         """What it has cost so far."""
         return self._usage
+
+    @property
+    def n_windows(self) -> int:
+        """Windows decoded to their end so far."""
+        return self._n_windows
 
     @property
     def queue_s(self) -> float | None:
@@ -186,6 +192,7 @@ class Transcription:
                 first_index=self._n_tokens,
                 first_segment=len(self._segments),
                 temperature=self._params.temperature,
+                timestamps=not self._params.without_timestamps,
             )
             async with self._session.window(await self._input(window)) as lease:
                 if self._language is None and self._transcriber.detection is not None:
@@ -232,6 +239,7 @@ class Transcription:
             self._first_token_s = time.perf_counter() - self._arrived_at
 
     def _account(self, window: Window, how: SequenceParams, n_steps: int) -> None:
+        self._n_windows += 1
         usage = self._usage
         self._usage = Usage(
             usage.audio_tokens + -(-window.content_frames // FRAMES_PER_POSITION),

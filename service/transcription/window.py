@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from service.audio.windows import FRAMES_PER_SECOND
 from service.engine.types import Finish, TokenStep
 from service.text.detokenizer import StreamingDetokenizer
 from service.text.segments import SegmentBuilder, TimedTokens
@@ -13,6 +15,9 @@ from service.transcription.events import Retract, RetractReason, SegmentEvent, T
 if TYPE_CHECKING:
     from service.audio.windows import Window
     from service.text.tokenizer import WhisperTokenizer
+
+_NO_TOKEN = sys.maxsize
+"""Larger than any token: nothing is a timestamp then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class WindowTranscript:
         first_index: the number of its first token in the transcription.
         first_segment: the number of its first segment.
         temperature: at which it is decoded.
+        timestamps: whether timestamps cut the text and say where to go on. Without, the window is
+            one segment, whatever the model says.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class WindowTranscript:
         first_index: int,
         first_segment: int,
         temperature: float,
+        timestamps: bool = True,
     ) -> None:
         self._window = window
         self._tokenizer = tokenizer
@@ -61,7 +69,7 @@ class WindowTranscript:
         self._temperature = temperature
         self._detokenizer = StreamingDetokenizer(tokenizer)
         self._builder = SegmentBuilder(
-            tokenizer.timestamp_begin,
+            tokenizer.timestamp_begin if timestamps else _NO_TOKEN,
             start_frame=window.start_frame,
             content_frames=window.content_frames,
         )
@@ -123,11 +131,12 @@ class WindowTranscript:
         return WindowResult(seek, "".join(self._texts[:kept]), retract, tuple(segments))
 
     def _segment(self, timed: TimedTokens, text: str, number: int) -> SegmentEvent:
+        end_s = round(self._window.end_frame / FRAMES_PER_SECOND, 2)
         return SegmentEvent(
             id=number,
             window=self._window.index,
-            start_s=timed.start_s,
-            end_s=timed.end_s,
+            start_s=min(timed.start_s, end_s),
+            end_s=min(timed.end_s, end_s),
             text=text,
             tokens=timed.tokens,
             temperature=self._temperature,

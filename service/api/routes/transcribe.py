@@ -110,7 +110,11 @@ async def _decode(
     data, upload.data = upload.data or b"", None
     decoding = services.audio_decoder.decode(data, on_seconds=reservation.grow_to)
     del data
-    return await race(request.receive, decoding)
+    try:
+        return await race(request.receive, decoding)
+    except InvalidRequest as error:
+        error.param = error.param or FILE
+        raise
 
 
 def _note(record: RequestRecord, error: Exception) -> dict[str, Any]:
