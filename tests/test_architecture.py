@@ -25,9 +25,9 @@ MAY_IMPORT_TORCH = (
     "service/decoding/",
     "service/audio/mel.py",
     "service/engine/runner.py",
-    "service/build.py",
+    "service/loading.py",
 )
-MAY_IMPORT_SETTINGS = ("service/cli", "service/server.py", "service/build.py")
+MAY_IMPORT_SETTINGS = ("service/cli", "service/build.py", "service/loading.py")
 
 
 def _files(*folders: str) -> list[Path]:
