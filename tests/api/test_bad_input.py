@@ -31,6 +31,7 @@ SHORT = wav(noise(0.5))
 def test_what_is_no_audio_is_a_400(live: LiveServer, audio: bytes, code: str) -> None:
     error = assert_envelope(live.transcribe(audio), 400)
     assert (error["type"], error["code"]) == ("invalid_request_error", code)
+    assert error["param"] == "file"
 
 
 @pytest.mark.parametrize(

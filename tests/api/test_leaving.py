@@ -8,12 +8,25 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.api.live import DEADLINE_S, LiveServer, noise, stream_events, until, wav
+from service.engine.types import Sampled
+from tests.api.live import (
+    DEADLINE_S,
+    Limits,
+    LiveServer,
+    Parts,
+    noise,
+    services_of,
+    stream_events,
+    until,
+    wav,
+)
+from tests.unit.transcription.scripted import ScriptedRunner
 
 LONG = wav(noise(40.0))
 SHORT = wav(noise(1.0, seed=5))
@@ -75,20 +88,33 @@ def decoding_children() -> list[int]:
     return found
 
 
-def test_leaving_in_the_queue(live: LiveServer) -> None:
-    before = cancelled(live, "queued")
-    with contextlib.ExitStack() as running:
-        for _ in range(4):
-            stream = running.enter_context(
-                live.client.stream("POST", "/transcribe?language=en", content=LONG)
-            )
-            assert next(stream_events(stream))["type"] == "started"
-        until(lambda: live.engine.stats()["window_slots_used"] == 4, "every slot is taken")
-        with connected(live, post(len(SHORT)), SHORT) as connection:
-            assert b"started" in connection.recv(65_536) + connection.recv(65_536)
-            until(lambda: bool(live.engine.stats()["windows_waiting"]), "it waits for a slot")
-        until(lambda: cancelled(live, "queued") == before + 1, "it has left the queue")
-    live.until_idle()
+class GatedRunner(ScriptedRunner):
+    """Stands still in its first step until the gate is opened."""
+
+    def __init__(self, gate: threading.Event, eot: int) -> None:
+        super().__init__(lambda window, params: [5, 5, eot], rows=1)
+        self._gate = gate
+
+    def decode(self, first: int, n_rows: int) -> list[Sampled]:
+        self._gate.wait(DEADLINE_S)
+        return super().decode(first, n_rows)
+
+
+def test_leaving_in_the_queue(parts: Parts) -> None:
+    gate = threading.Event()
+    gated = replace(parts, runner=lambda metrics: GatedRunner(gate, parts.tokenizer.eot), rows=1)
+    with LiveServer(services_of(gated, Limits())) as live:
+        with live.client.stream("POST", "/transcribe?language=en", content=SHORT) as first:
+            events = stream_events(first)
+            assert [next(events)["type"] for _ in range(2)] == ["started", "token"]
+            with connected(live, post(len(SHORT)), SHORT) as connection:
+                answer = b""
+                while b"event: started" not in answer:
+                    answer += connection.recv(65_536)
+            until(lambda: cancelled(live, "queued") == 1, "it has left the queue")
+            gate.set()
+            assert list(events)[-1]["type"] == "done"
+        live.until_idle()
 
 
 def test_leaving_within_the_stream(live: LiveServer) -> None:
@@ -120,9 +146,11 @@ def test_the_neighbours_of_one_who_leaves_are_not_touched(live: LiveServer) -> N
     answers: list[list[dict[str, object]]] = []
 
     def neighbour() -> None:
-        with httpx.Client(base_url=live.url, timeout=DEADLINE_S, trust_env=False) as client:
-            with client.stream("POST", "/transcribe?language=en", content=SHORT) as response:
-                answers.append(list(stream_events(response)))
+        with (
+            httpx.Client(base_url=live.url, timeout=DEADLINE_S, trust_env=False) as client,
+            client.stream("POST", "/transcribe?language=en", content=SHORT) as response,
+        ):
+            answers.append(list(stream_events(response)))
 
     threads = [threading.Thread(target=neighbour) for _ in range(3)]
     with live.client.stream("POST", "/transcribe?language=en", content=LONG) as response:

@@ -34,6 +34,7 @@ def test_metrics_can_be_parsed_and_count_requests(live: LiveServer) -> None:
     for name in (
         "earshot_audio_seconds", "earshot_upload_bytes", "earshot_time_to_first_token_seconds",
         "earshot_request_duration_seconds", "earshot_stage_seconds", "earshot_realtime_factor",
+        "earshot_windows",
     ):  # fmt: skip
         assert any(sample.value > 0 for sample in families[name].samples), name
     stages = {sample.labels.get("stage") for sample in families["earshot_stage_seconds"].samples}

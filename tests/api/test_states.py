@@ -65,18 +65,20 @@ def test_a_model_that_cannot_be_loaded_is_dead(parts: Parts) -> None:
 
 
 def test_draining_finishes_what_runs_and_takes_nothing_new(parts: Parts) -> None:
-    with LiveServer(services_of(parts, Limits())) as live:
-        with live.client.stream("POST", "/transcribe?language=en", content=LONG) as response:
-            events = stream_events(response)
-            next(events)
-            live.services.drain()
-            with httpx.Client(base_url=live.url, timeout=DEADLINE_S, trust_env=False) as other:
-                refused = other.post("/transcribe", content=SHORT)
-                assert assert_envelope(refused, 503)["code"] == "draining"
-                assert refused.headers["retry-after"]
-                assert other.get("/readyz").json()["status"] == "draining"
-                assert other.get("/livez").status_code == 200
-            assert list(events)[-1]["type"] == "done"
+    with (
+        LiveServer(services_of(parts, Limits())) as live,
+        live.client.stream("POST", "/transcribe?language=en", content=LONG) as response,
+    ):
+        events = stream_events(response)
+        next(events)
+        live.services.drain()
+        with httpx.Client(base_url=live.url, timeout=DEADLINE_S, trust_env=False) as other:
+            refused = other.post("/transcribe", content=SHORT)
+            assert assert_envelope(refused, 503)["code"] == "draining"
+            assert refused.headers["retry-after"]
+            assert other.get("/readyz").json()["status"] == "draining"
+            assert other.get("/livez").status_code == 200
+        assert list(events)[-1]["type"] == "done"
 
 
 def scripted(parts: Parts, *tokens: int) -> Parts:

@@ -96,12 +96,28 @@ def test_text_without_timestamps_is_one_segment(tokenizer: WhisperTokenizer) -> 
     assert (segment.start_s, segment.end_s, segment.text) == (0.0, 30.0, "hello")
 
 
-def test_a_timestamp_after_the_audio_does_not_seek_past_it(tokenizer: WhisperTokenizer) -> None:
+def test_a_timestamp_after_the_audio_is_cut_to_its_end(tokenizer: WhisperTokenizer) -> None:
     window = Window(index=0, start_frame=0, content_frames=150)
     collected = WindowTranscript(window, tokenizer, first_index=0, first_segment=0, temperature=0.0)
     push(collected, spoken(tokenizer, 0.0, "a", 20.0, 20.0, "b"))
     collected.push(end(tokenizer))
-    assert collected.finish().seek_frame == 150
+    result = collected.finish()
+    assert result.seek_frame == 150
+    assert [(s.start_s, s.end_s) for s in result.segments] == [(0.0, 1.5)]
+
+
+def test_without_timestamps_the_window_is_one_segment_whatever_is_sampled(
+    tokenizer: WhisperTokenizer,
+) -> None:
+    window = Window(index=0, start_frame=0, content_frames=150)
+    collected = WindowTranscript(
+        window, tokenizer, first_index=0, first_segment=0, temperature=0.0, timestamps=False
+    )
+    push(collected, spoken(tokenizer, "a", 0.5, 0.5, "b"))
+    collected.push(end(tokenizer))
+    result = collected.finish()
+    assert (result.seek_frame, result.retract, result.text) == (150, None, "ab")
+    assert [(s.start_s, s.end_s, s.text) for s in result.segments] == [(0.0, 1.5, "ab")]
 
 
 def test_half_a_character_is_no_text(tokenizer: WhisperTokenizer) -> None:
