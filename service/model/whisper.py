@@ -83,7 +83,7 @@ class AudioEncoder(nn.Module):
         if self.training:
             x = self._convolve(mel)
         else:  # torch and cuDNN choose their convolution by the size of the batch (docs/adr/0001)
-            x = torch.cat([self._convolve(window) for window in mel.split(1)])
+            x = torch.cat([self._convolve(window) for window in torch.split(mel, 1)])
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
