@@ -3,7 +3,7 @@
 Only a few people read digits for the corpora, but many said "one" or "three" within a sentence.
 A forced alignment of the CTC head's phonemes tells where; the pieces become words to be joined.
 
-    python -m training.align --cache CACHE --folder RUN      writes CACHE/cuts.{i16,jsonl}
+python -m training.align --cache CACHE --folder RUN      writes CACHE/cuts.{i16,jsonl}
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from training.corpora import DIGITS
-from training.data import Spectrogram
-from training.follow import window_frames
 from training.material import Item, load_material
 from training.network import Trainee, builtin_config
 from training.phonemes import Lexicon
+from training.spectrogram import Spectrogram, window_frames
 from training.store import SAMPLE_RATE, Entry, write_store
 from training.synthesis import speech_level, trim
 

@@ -26,7 +26,8 @@ def change_speed(samples: Wave, factor: float) -> Wave:
     """Play faster (factor > 1): tempo, pitch and formants move together."""
     count = max(int(len(samples) / factor), 1)
     at = np.arange(count, dtype=np.float32) * np.float32(factor)
-    return np.interp(at, np.arange(len(samples), dtype=np.float32), samples).astype(np.float32)
+    resampled = np.interp(at, np.arange(len(samples), dtype=np.float32), samples)
+    return np.asarray(resampled, np.float32)
 
 
 def set_level(samples: Wave, rms: float) -> Wave:
@@ -88,11 +89,11 @@ def distort(rng: Generator, samples: Wave) -> Wave:
     scaled = samples / peak
     if rng.random() < 0.5:
         drive = rng.uniform(1.5, 8)
-        return (np.tanh(scaled * drive) * peak / drive).astype(np.float32)
+        return np.asarray(np.tanh(scaled * drive) * peak / drive, np.float32)
     companded = np.sign(scaled) * np.log1p(255 * np.abs(scaled)) / math.log(256)
     companded = np.round(companded * 127) / 127
     expanded = np.sign(companded) * (np.power(256.0, np.abs(companded)) - 1) / 255
-    return (expanded * peak).astype(np.float32)
+    return np.asarray(expanded * peak, np.float32)
 
 
 _CENTRES_HZ = (mel_filterbank(N_MELS) @ torch.linspace(0, 8000, 201)) / mel_filterbank(N_MELS).sum(

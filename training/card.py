@@ -1,6 +1,6 @@
 """Writes the model card from the figures of an evaluation, so that none is copied by hand.
 
-    python -m training.card --evaluation evaluation.json --to service/builtin/README.md
+python -m training.card --evaluation evaluation.json --to service/builtin/README.md
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-HOMOPHONES = frozenset("won to too for fore ate oh o tree free sicks nein".split())
+HOMOPHONES = frozenset(
+    ("won", "to", "too", "for", "fore", "ate", "oh", "o", "tree", "free", "sicks", "nein")
+)
 """Words so close to a digit that a sentence with one of them is no test of "not a digit"."""
-CORPORA = ("fsdd", "speechocean762", "ljspeech", "noise_esc10", "mixed_test")
 
 
 @dataclass(frozen=True, slots=True)

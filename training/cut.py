@@ -1,6 +1,6 @@
 """Cuts strings of digits into words at the quietest places, before there is any model.
 
-    python -m training.cut --cache CACHE      writes CACHE/pieces.{i16,jsonl}
+python -m training.cut --cache CACHE      writes CACHE/pieces.{i16,jsonl}
 """
 
 from __future__ import annotations

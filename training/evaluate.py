@@ -2,7 +2,7 @@
 
 To be run once for each released file: whoever picks a model by these figures has trained on them.
 
-    python -m training.evaluate --root DATA --model service/builtin --to evaluation.json
+python -m training.evaluate --root DATA --model service/builtin --to evaluation.json
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from training.examination import Question
 Scores = dict[str, Any]
 
 
-async def answer(serving: Serving, questions: list[Question], params: TranscriptionParams) -> list[str]:
+async def answer(
+    serving: Serving, questions: list[Question], params: TranscriptionParams
+) -> list[str]:
     """Return the transcript of each clip, one after the other."""
     texts = []
     for question in track(questions, "transcribing"):

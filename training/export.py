@@ -1,6 +1,6 @@
 """Writes a trained model as the folder that is shipped, in the format of Hugging Face.
 
-    python -m training.export --folder RUN --to service/builtin
+python -m training.export --folder RUN --to service/builtin
 """
 
 from __future__ import annotations
@@ -39,8 +39,14 @@ def builtin_generation() -> GenerationConfig:
     return GenerationConfig(
         is_multilingual=False,
         suppress_tokens=(
-            SOT, TRANSLATE, TRANSCRIBE, SOLM, SOT_PREV, NO_SPEECH, NO_TIMESTAMPS,
-        ),  # fmt: skip
+            SOT,
+            TRANSLATE,
+            TRANSCRIBE,
+            SOLM,
+            SOT_PREV,
+            NO_SPEECH,
+            NO_TIMESTAMPS,
+        ),
         begin_suppress_tokens=(),
         alignment_heads=ALIGNMENT_HEADS,
         max_initial_timestamp_index=None,

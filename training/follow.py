@@ -9,20 +9,13 @@ import jiwer
 import numpy as np
 import torch
 
-from service.audio.mel import HOP_LENGTH
 from training import augment
 from training.augment import SAMPLE_RATE, Wave
-from training.data import MAX_FRAMES, ROUNDING_FRAMES, Spectrogram
 from training.greedy import sounds, transcribe, words
 from training.material import Item, Material, is_negative, load_material
 from training.network import Trainee
 from training.phonemes import Lexicon
-
-
-def window_frames(sound: Wave) -> int:
-    """Return the served length of a clip of at most 30 s."""
-    frames = -(-(len(sound) // HOP_LENGTH) // ROUNDING_FRAMES) * ROUNDING_FRAMES
-    return min(max(frames, ROUNDING_FRAMES), MAX_FRAMES)
+from training.spectrogram import Spectrogram, window_frames
 
 
 @torch.inference_mode()
@@ -74,12 +67,13 @@ class Follower:
         known, _ = run(model, self.known, timestamps=True)
         others, other_heard = run(model, self.others, timestamps=True)
         false = sum(bool(found) for found in others) / len(others)
+        wrong = self._sounds(self.texts, heard), self._sounds(self.other_texts, other_heard)
         return (
             f"dev WER {_wer(self.texts, clean):.1%}, without timestamps "
             f"{_wer(self.texts, plain):.1%}, at 10 dB {_wer(self.texts, noisy):.1%}; "
             f"heard in training {_wer(self.known_texts, known):.1%}; "
-            f"false digits {false:.1%}; phonemes wrong: digits {self._sounds(self.texts, heard):.1%}"
-            f", sentences {self._sounds(self.other_texts, other_heard):.1%}"
+            f"false digits {false:.1%}; "
+            f"phonemes wrong: digits {wrong[0]:.1%}, sentences {wrong[1]:.1%}"
         )
 
     def _sounds(self, texts: list[str], heard: list[list[int]]) -> float:

@@ -2,7 +2,7 @@
 
 The folders under ROOT are named in training/README.md. Audio is read where it lies.
 
-    python -m training.manifests --root DATA
+python -m training.manifests --root DATA
 """
 
 from __future__ import annotations

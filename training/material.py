@@ -6,12 +6,17 @@ Speech comes in three kinds: words and strings (digits, to be joined), and sente
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+from numpy.random import Generator
 
 from training.corpora import DIGITS, Clip
 from training.store import Entry, Store
 
+T = TypeVar("T")
 STORES = ("corpora", "tts", "pieces", "cuts")
 
 
@@ -49,6 +54,11 @@ class Material:
             by_speaker[entry.speaker].append(item)
         elif words:
             self.sentences.setdefault(entry.source, []).append(item)
+
+
+def pick(rng: Generator, items: Sequence[T]) -> T:
+    """Return one of the items."""
+    return items[int(rng.integers(len(items)))]
 
 
 def is_negative(item: Item) -> bool:

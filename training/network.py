@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from service.model import WhisperConfig, WhisperModel
 from service.model.attention import CrossAttention, SelfAttention
 from service.model.whisper import sinusoids
-from training.data import ROUNDING_FRAMES
 from training.phonemes import N_SOUNDS
+from training.spectrogram import ROUNDING_FRAMES
 from training.vocabulary import N_VOCAB
 
+N_TAGS = 12
 WIDTH, HEAD_WIDTH, LAYERS = 160, 32, 4
 
 
@@ -41,12 +42,16 @@ def builtin_config() -> WhisperConfig:
 
 
 class Trainee(nn.Module):
-    """A WhisperModel and a CTC head over the encoder's output, which is not shipped."""
+    """A WhisperModel, and over the encoder's output two heads that are not shipped.
+
+    `speller` is a CTC over phonemes; `tagger` says which digit, if any, is heard at a position.
+    """
 
     def __init__(self, config: WhisperConfig, dropout: float = 0.04) -> None:
         super().__init__()
         self.whisper = WhisperModel(config)
         self.speller = nn.Linear(config.d_model, N_SOUNDS)
+        self.tagger = nn.Linear(config.d_model, N_TAGS)
         self.dropout = dropout
         initialise(self.whisper)
         for module in self.whisper.modules():
@@ -56,11 +61,16 @@ class Trainee(nn.Module):
                 module.register_forward_hook(self._drop)
         self.whisper.encoder.conv2.register_forward_hook(self._drop)
 
-    def forward(self, mel: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """[b n_mels t], i64[b s] -> logits f32[b s n_vocab], log-probabilities f32[b t/2 sounds]."""
+    def forward(self, mel: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the three losses are computed from.
+
+        Shapes: mel [b n_mels t], inputs i64[b s] -> logits f32[b s n_vocab], log-probabilities
+        f32[b t/2 sounds], tag logits f32[b t/2 tags].
+        """
         encoder_output = self.whisper.encoder(mel)
         logits = self.whisper.decoder(inputs, encoder_output)
-        return logits.float(), self.spell(encoder_output)
+        tags = self.tagger(encoder_output).float()
+        return logits.float(), self.spell(encoder_output), tags
 
     def spell(self, encoder_output: Tensor) -> Tensor:
         """[b t d_model] -> CTC log-probabilities f32[b t sounds], the blank first."""
@@ -97,7 +107,9 @@ def initialise(model: WhisperModel) -> None:
         if isinstance(module, SelfAttention | CrossAttention):
             module.out.weight.data.mul_(quiet)
         elif isinstance(module, nn.Sequential):
-            module[2].weight.data.mul_(quiet)
+            last = module[2]
+            assert isinstance(last, nn.Linear)
+            last.weight.data.mul_(quiet)
     width = model.config.d_model
     for module in model.modules():
         if isinstance(module, SelfAttention):
@@ -112,7 +124,7 @@ def _keep_zero(bias: Tensor, part: slice) -> None:
         masked[part] = 0
         return masked
 
-    bias.register_hook(mask)
+    bias.register_hook(mask)  # type: ignore[no-untyped-call]
 
 
 class AveragedWeights:

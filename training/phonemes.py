@@ -3,7 +3,7 @@
 English spelling tells a model little about what it hears; phonemes are learnt several times faster.
 espeak-ng's US English pronounces each word by itself, without stress.
 
-    python -m training.phonemes --cache CACHE      writes CACHE/lexicon.json
+python -m training.phonemes --cache CACHE      writes CACHE/lexicon.json
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Decodes the corpora once into a store. Knows nothing about batches.
 
-    python -m training.prepare --root DATA --cache CACHE      writes CACHE/corpora.{i16,jsonl}
+python -m training.prepare --root DATA --cache CACHE      writes CACHE/corpora.{i16,jsonl}
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from training.synthesis import read_audio
 TRAINING_CORPORA = ("fsdd", "speechocean762", "ljspeech", "noise_esc10")
 
 
-def decode(root: Path, clips: list[Clip], split: Split) -> Iterator[tuple[NDArray[np.int16], Entry]]:
+def decode(
+    root: Path, clips: list[Clip], split: Split
+) -> Iterator[tuple[NDArray[np.int16], Entry]]:
     """Yield the audio of every clip that is not for testing."""
     for clip in track(clips, "decoding"):
         part = split.part(clip)

@@ -6,7 +6,7 @@ for testing and the next 8 for development. Nothing that a test or development s
 or not, is trained on. ESC-10 comes in five folds that keep takes of one recording together: the
 fifth is for testing, the fourth for development. `mixed_test` is for testing altogether.
 
-    python -m training.split --root DATA      writes training/split.json
+python -m training.split --root DATA      writes training/split.json
 """
 
 from __future__ import annotations

@@ -46,7 +46,10 @@ def write_store(path: Path, clips: Iterable[tuple[NDArray[np.int16], Entry]]) ->
     """Write clips (their entries' start and length are filled in here); return how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
     position = count = 0
-    with path.with_suffix(".i16").open("wb") as audio, path.with_suffix(".jsonl").open("w") as index:
+    with (
+        path.with_suffix(".i16").open("wb") as audio,
+        path.with_suffix(".jsonl").open("w") as index,
+    ):
         for samples, entry in clips:
             audio.write(samples.tobytes())
             row = asdict(entry) | {"start": position, "length": len(samples)}

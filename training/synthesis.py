@@ -3,7 +3,7 @@
 flite's `slt` and espeak-ng's variant `f4` speak the recordings in `samples/` and are left out.
 Knows nothing about how the clips are used.
 
-    python -m training.synthesis --root DATA --cache CACHE      writes CACHE/tts.{i16,jsonl}
+python -m training.synthesis --root DATA --cache CACHE      writes CACHE/tts.{i16,jsonl}
 """
 
 from __future__ import annotations
@@ -30,10 +30,17 @@ from training.corpora import DIGITS, normalise
 from training.store import SAMPLE_RATE, Entry, write_store
 
 ACCENTS = (
-    "en-us en-gb en-gb-scotland en-gb-x-gbclan en-gb-x-rp en-gb-x-gbcwmd en-029 en-us-nyc".split()
+    "en-us",
+    "en-gb",
+    "en-gb-scotland",
+    "en-gb-x-gbclan",
+    "en-gb-x-rp",
+    "en-gb-x-gbcwmd",
+    "en-029",
+    "en-us-nyc",
 )
 HELD_OUT_VARIANTS = frozenset({"f4"})
-ODD_VARIANTS = frozenset({"Demonic", "Tweaky", "croak", "whisper", "whisperf", "fast", "Mr serious"})
+ODD_VARIANTS = frozenset({"Demonic", "Tweaky", "croak", "whisper", "whisperf", "fast"})
 FLITE_VOICES = ("kal16", "awb", "rms")
 FESTIVAL_VOICES = ("kal_diphone", "ked_diphone")
 
@@ -92,7 +99,7 @@ def read_audio(path: Path) -> NDArray[np.int16]:
     if rate != SAMPLE_RATE:
         ratio = Fraction(SAMPLE_RATE, rate)
         mono = resample_poly(mono, ratio.numerator, ratio.denominator)
-    return np.clip(np.round(mono * 32767), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.round(mono * 32767), -32768, 32767), np.int16)
 
 
 def speech_level(samples: NDArray[np.int16]) -> float:

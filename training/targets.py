@@ -30,6 +30,7 @@ from training.vocabulary import (
 IGNORE = -1
 SEGMENT_PAUSE_S = 0.8
 """A longer pause ends a segment."""
+FIRST_TOKENS_WEIGHT = 4.0
 DIGIT_SMOOTHING, TIMESTAMP_SMOOTHING = 0.08, 0.4
 
 
@@ -54,10 +55,11 @@ def group(spoken: list[Spoken]) -> list[Spoken]:
     """Join what is not separated by SEGMENT_PAUSE_S."""
     groups: list[Spoken] = []
     for item in spoken:
-        if groups and item.start_s - groups[-1].end_s <= SEGMENT_PAUSE_S:
-            last = groups.pop()
-            item = Spoken(last.start_s, item.end_s, last.words + item.words)
-        groups.append(item)
+        last = groups[-1] if groups else None
+        if last and item.start_s - last.end_s <= SEGMENT_PAUSE_S:
+            groups[-1] = Spoken(last.start_s, item.end_s, last.words + item.words)
+        else:
+            groups.append(item)
     return groups
 
 
@@ -135,4 +137,6 @@ def decoder_loss(logits: Tensor, labels: Tensor) -> Tensor:
     # Without digits a timestamp is forced all the same: let it be the first.
     zero = log_p[:, TIMESTAMP_BEGIN]
     score = torch.where(wanted == NO_SPEECH, exact.lerp(zero, 0.05), score)
-    return -score.mean()
+    # Whether there are digits at all is said by the first two tokens.
+    weight = torch.where(scored.cumsum(dim=1) <= 2, FIRST_TOKENS_WEIGHT, 1.0)[scored]
+    return -(score * weight).sum() / weight.sum()

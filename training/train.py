@@ -3,14 +3,14 @@
 Two processes of one thread each, gradients averaged after each step, make better use of two cores
 than one process of two threads. The learning rate follows the clock, so that `--minutes` is kept.
 
-    torchrun --standalone --nproc-per-node 2 -m training.train --cache CACHE --folder RUN --minutes 80
+torchrun --standalone --nproc-per-node 2 -m training.train --cache CACHE --folder RUN --minutes 80
 
 Started again with the same RUN it resumes from the last checkpoint.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 import os
 import time
@@ -31,9 +31,9 @@ from training.follow import Follower
 from training.material import load_material
 from training.network import AveragedWeights, Trainee, builtin_config
 from training.phonemes import Lexicon
-from training.targets import decoder_loss
+from training.targets import IGNORE, decoder_loss
 
-CTC_WEIGHT = 0.4
+CTC_WEIGHT, TAG_WEIGHT = 0.3, 0.7
 CHECKPOINT_S, REPORT_S = 100, 150
 
 
@@ -57,12 +57,17 @@ def learning_rate(options: Options, step: int, elapsed_s: float) -> float:
 
 
 def losses(model: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the decoder's and the CTC's loss, each f32[]."""
+    """Return the decoder's loss and the weighted sum of the auxiliary ones, each f32[]."""
     with torch.autocast("cpu", torch.bfloat16):
-        logits, log_p = model(batch.mel, batch.inputs)
+        logits, log_p, tags = model(batch.mel, batch.inputs)
     said = decoder_loss(logits, batch.labels) if (batch.labels >= 0).any() else logits.sum() * 0
+    known = (batch.tags != IGNORE).sum().clamp(min=1)
+    tagged = F.cross_entropy(
+        tags.flatten(0, 1), batch.tags.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+    tagged = tagged / known
     if not len(batch.sound_rows):
-        return said, log_p.sum() * 0
+        return said, TAG_WEIGHT * tagged + log_p.sum() * 0
     spelt = F.ctc_loss(
         log_p[batch.sound_rows].transpose(0, 1),
         batch.sounds,
@@ -71,7 +76,8 @@ def losses(model: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
         reduction="none",
         zero_infinity=True,
     )
-    return said, (spelt / (batch.sound_lengths + 4)).mean()
+    spelling = (spelt / (batch.sound_lengths + 4)).mean()
+    return said, CTC_WEIGHT * spelling + TAG_WEIGHT * tagged
 
 
 class Trainer:
@@ -108,7 +114,7 @@ class Trainer:
         batch = self.source.batch(self.step)
         said, spelt = losses(self.model, batch)
         self.optimizer.zero_grad(set_to_none=False)
-        (said + CTC_WEIGHT * spelt).backward()  # type: ignore[no-untyped-call]
+        (said + spelt).backward()  # type: ignore[no-untyped-call]
         self._share_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -124,7 +130,7 @@ class Trainer:
         dist.all_reduce(flat)
         flat /= self.ranks
         sizes = [gradient.numel() for gradient in gradients]
-        for gradient, part in zip(gradients, flat.split(sizes), strict=True):
+        for gradient, part in zip(gradients, torch.split(flat, sizes), strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def save(self) -> None:
@@ -167,7 +173,7 @@ def fit(trainer: Trainer, console: Console) -> None:
             seconds += audio_s * trainer.ranks
             trainer.elapsed_s = _agree(trainer, trainer.elapsed_s + time.monotonic() - began)
             if follower and trainer.step % 50 == 0:
-                now = f"step {trainer.step}, loss {means[0]:.3f}, CTC {means[1]:.3f}"
+                now = f"step {trainer.step}, loss {means[0]:.3f}, auxiliary {means[1]:.3f}"
                 progress.update(task, completed=trainer.elapsed_s, description=now)
             if follower and trainer.elapsed_s - saved_s > CHECKPOINT_S:
                 saved_s = trainer.elapsed_s
@@ -177,12 +183,12 @@ def fit(trainer: Trainer, console: Console) -> None:
                 reported_s, seconds = trainer.elapsed_s, 0.0
                 figures = follower.report(trainer.average.model)
                 console.print(
-                    f"{datetime.datetime.now():%H:%M:%S} step {trainer.step} "
-                    f"loss {means[0]:.3f} CTC {means[1]:.3f} {pace:.0f} s/s  {figures}"
+                    f"{time.strftime('%H:%M:%S')} step {trainer.step} "
+                    f"loss {means[0]:.3f} auxiliary {means[1]:.3f} {pace:.0f} s/s  {figures}"
                 )
     if follower:
         trainer.save()
-        console.print(f"{datetime.datetime.now():%H:%M:%S} end", follower.report(trainer.average.model))
+        console.print(time.strftime("%H:%M:%S end"), follower.report(trainer.average.model))
 
 
 def _agree(trainer: Trainer, elapsed_s: float) -> float:
@@ -206,9 +212,10 @@ def main(
     torch.set_num_threads(1)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1:
-        dist.init_process_group("gloo", timeout=datetime.timedelta(hours=1))
+        dist.init_process_group("gloo", timeout=dt.timedelta(hours=1))
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(Options(cache, folder, minutes, peak_rate, seed, frames_per_batch), rank, ranks)
+    options = Options(cache, folder, minutes, peak_rate, seed, frames_per_batch)
+    trainer = Trainer(options, rank, ranks)
     trainer.resume()
     fit(trainer, Console(width=200))
 
