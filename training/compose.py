@@ -26,7 +26,7 @@ class Composer:
     def __init__(self, material: Material, rng: Generator) -> None:
         self.material = material
         self.rng = rng
-        self.digit_share = 0.55
+        self.digit_share = 0.6
         self.others = OtherSounds(material, rng)
         cuts = material.words.get("cuts", {})
         self._versatile = {
@@ -46,7 +46,7 @@ class Composer:
         draw = self.rng.random()
         if draw < self.digit_share:
             return self.digits(length)
-        return self.others.speech(length) if draw < 0.86 else self.others.no_speech(length)
+        return self.others.speech(length) if draw < 0.88 else self.others.no_speech(length)
 
     def digits(self, length: int) -> Utterance:
         """Join words and strings of digits with pauses."""

@@ -27,8 +27,8 @@ SILENT, OTHER, FIRST_DIGIT = 0, 1, 2
 POSITIONS_PER_S = 50
 QUIET, LOUD = 0.005, 0.03
 """Levels (RMS) under which a position in a sentence is silent, and over which it is speech."""
-EASY_STEPS, RAMP_STEPS = 2200, 4800
-LESSONS = ((500, 128), (900, 192), (2600, 384), (5000, 640))
+EASY_STEPS, RAMP_STEPS = 2200, 9000
+LESSONS = ((500, 128), (900, 192), (2600, 384), (8500, 512))
 """Until which step batches are at most so many frames long."""
 
 
@@ -71,9 +71,9 @@ def choose_frames(rng: random.Random, step: int) -> int:
         frames = rng.uniform(64, longest)
     elif draw < 0.12:
         frames = rng.uniform(64, 128)
-    elif draw < 0.85:
+    elif draw < 0.88:
         frames = rng.uniform(128, 768)
-    elif draw < 0.965:
+    elif draw < 0.97:
         frames = rng.uniform(768, 1536)
     else:
         frames = rng.uniform(1536, 3060)
@@ -105,7 +105,7 @@ class BatchSource:
         rng = np.random.default_rng((self.seed, step, self.rank))
         torch.manual_seed(int(rng.integers(2**31)))
         self.composer.reseed(rng)
-        self.composer.digit_share = 0.55 if step >= LESSONS[-2][0] else 0.75
+        self.composer.digit_share = 0.6 if step >= LESSONS[-2][0] else 0.75
         count = max(2, min(self.frames_per_batch // frames, 48))
         utterances, sounds = [], []
         for _ in range(count):

@@ -3,7 +3,7 @@
 Two processes of one thread each, gradients averaged after each step, make better use of two cores
 than one process of two threads. The learning rate follows the clock, so that `--minutes` is kept.
 
-torchrun --standalone --nproc-per-node 2 -m training.train --cache CACHE --folder RUN --minutes 80
+torchrun --standalone --nproc-per-node 2 -m training.train --cache CACHE --folder RUN
 
 Started again with the same RUN it resumes from the last checkpoint.
 """
@@ -44,6 +44,7 @@ class Options:
     cache: Path
     folder: Path
     minutes: float
+    stop_at: float
     peak_rate: float
     seed: int
     frames_per_batch: int
@@ -166,7 +167,8 @@ def fit(trainer: Trainer, console: Console) -> None:
         task = progress.add_task("training", total=total_s, visible=trainer.rank == 0)
         means, seconds = [0.0, 0.0], 0.0
         reported_s = saved_s = trainer.elapsed_s
-        while trainer.elapsed_s < total_s:
+        until_s = min(total_s, 60 * trainer.options.stop_at)
+        while trainer.elapsed_s < until_s:
             began = time.monotonic()
             said, spelt, audio_s = trainer.train_step()
             means = [0.98 * means[0] + 0.02 * said, 0.98 * means[1] + 0.02 * spelt]
@@ -203,7 +205,8 @@ def _agree(trainer: Trainer, elapsed_s: float) -> float:
 def main(
     cache: Annotated[Path, typer.Option(help="Folder with prepared audio.")],
     folder: Annotated[Path, typer.Option(help="Folder for checkpoints.")],
-    minutes: Annotated[float, typer.Option(help="Training time.")] = 80,
+    minutes: Annotated[float, typer.Option(help="Training time.")] = 150,
+    stop_at: Annotated[float, typer.Option(help="Stop here, to be resumed.")] = math.inf,
     peak_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     seed: int = 1,
     frames_per_batch: Annotated[int, typer.Option(help="Mel frames a process and step.")] = 3600,
@@ -214,7 +217,7 @@ def main(
     if ranks > 1:
         dist.init_process_group("gloo", timeout=dt.timedelta(hours=1))
     folder.mkdir(parents=True, exist_ok=True)
-    options = Options(cache, folder, minutes, peak_rate, seed, frames_per_batch)
+    options = Options(cache, folder, minutes, stop_at, peak_rate, seed, frames_per_batch)
     trainer = Trainer(options, rank, ranks)
     trainer.resume()
     fit(trainer, Console(width=200))
