@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -15,7 +17,6 @@ from tests.api.live import (
     assert_envelope,
     noise,
     services_of,
-    stream_events,
     until,
     wav,
 )
@@ -112,12 +113,23 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(strict: LiveServer) -
 
 
 def test_more_audio_than_the_budget_holds_is_a_429(parts: Parts) -> None:
-    limits = Limits(api={"max_queue_audio_s": 50.0})
+    large = wav(noise(40.0))  # 20 s of the budget while it arrives
+    arrives = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield large[:-1]
+        arrives.wait(DEADLINE_S)
+        yield large[-1:]
+
+    limits = Limits(api={"max_queue_audio_s": 25.0})
     with LiveServer(services_of(parts, limits)) as live, ThreadPoolExecutor(1) as pool:
-        with live.client.stream("POST", "/transcribe", content=wav(noise(30.0))) as first:
-            next(stream_events(first))
-            refused = pool.submit(live.transcribe, wav(noise(20.0, seed=1))).result()
-            assert assert_envelope(refused, 429)["code"] == "queue_full"
-            accepted = pool.submit(live.transcribe, SHORT).result()
-            assert accepted.status_code == 200
+        first = pool.submit(live.client.post, "/transcribe", content=slowly())
+        held_s = partial(live.metric, "earshot_queue_audio_seconds")
+        until(lambda: held_s() > 19.0, "the upload does not arrive")
+        refused = live.transcribe(wav(noise(20.0, seed=1)))
+        assert assert_envelope(refused, 429)["code"] == "queue_full"
+        accepted = live.transcribe(SHORT)
+        assert accepted.status_code == 200
+        arrives.set()
+        assert_envelope(first.result(), 429)
         live.until_idle()
