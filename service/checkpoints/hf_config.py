@@ -87,7 +87,7 @@ def generation_from_json(
 
 
 def _ids(path: Path, content: Mapping[str, Any], field: str, n_vocab: int) -> tuple[int, ...]:
-    """Return the ids that the model has: transformers writes those of the released sizes for all."""
+    """Return the ids that the model has: transformers writes those of its defaults for all."""
     ids = content.get(field) or []
     if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
         raise CheckpointError(f"{path}: {field} must list token ids, found {ids!r}")

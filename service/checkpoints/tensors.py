@@ -113,10 +113,15 @@ def load_torch(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if it is damaged, holds no dictionary, or more than plain values.
     """
-    with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"
+    # torch.load goes by the suffix .safetensors; an open file has none, but cannot be mapped.
+    misnamed = path.suffix == ".safetensors"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with path.open("rb") as file:
+            mapped = file.read(4) == b"PK\x03\x04" and not misnamed
+            file.seek(0)
+            content = torch.load(
+                file if misnamed else path, map_location="cpu", weights_only=True, mmap=mapped
+            )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, it holds more than tensors and plain values, or is damaged"
