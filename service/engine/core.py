@@ -80,6 +80,8 @@ class EngineCore:
         for sequence in fresh:
             sequence.window.encoded = sequence.id not in outcomes
         turn.encoded = [s.window.id for s in fresh if s.window.encoded]
+        if self.runner.encode_batch < self.scheduler.encode_batch:  # it did not fit
+            self.scheduler.encode_batch = self.runner.encode_batch
         ready = [sequence for sequence in starting if sequence.id not in outcomes]
         turn.started = [(s.id, len(s.params.prompt)) for s in ready]
         for run in _consecutive(ready):

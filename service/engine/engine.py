@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from service.decoding.params import SequenceParams
 from service.engine.core import EngineCore
 from service.engine.gauges import EngineGauges, Snapshot
+from service.engine.permits import Permits
 from service.engine.session import Session, TokenStream, WindowLease
-from service.engine.types import Finish, TokenStep, WindowInput
+from service.engine.types import Close, Finish, Open, Stop, Submit, TokenStep, WindowInput
 from service.errors import (
     DecodingFailed,
-    EngineBusy,
     EngineDead,
     EngineDraining,
     EngineStarting,
@@ -39,8 +39,6 @@ __all__ = ["Engine", "EngineConfig", "EngineState", "Session", "TokenStream", "W
 
 logger = logging.getLogger(__name__)
 
-_RETRY_AFTER_S = (1.0, 60.0)
-_SMOOTHING = 0.2
 _JOIN_S = 5.0
 
 
@@ -64,29 +62,6 @@ class EngineConfig:
     max_requests: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
-    window_id: int
-    window_input: WindowInput
-    permit_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Submit:
-    sequence_id: int
-    window_id: int
-    params: SequenceParams
-
-
-@dataclass(frozen=True, slots=True)
-class _Close:
-    window_id: int
-
-
-class _Stop:
-    """Ends the engine thread."""
-
-
 class Engine:
     """Runs an `EngineCore` on a thread of its own, for one event loop.
 
@@ -107,24 +82,20 @@ class Engine:
     ) -> None:
         self.state = EngineState.STARTING
         self._core = core
-        self._config = config
         self._on_dead = on_dead
-        self._gauges = EngineGauges(metrics or Metrics(), core.scheduler.config)
-        self._gauges.metrics.queue_capacity.set(config.max_requests)
-        self._inbox: queue.SimpleQueue[_Open | _Submit | _Close | _Stop] = queue.SimpleQueue()
+        metrics = metrics or Metrics()
+        self._gauges = EngineGauges(metrics, core.scheduler.config)
+        self._permits = Permits(config.max_requests, metrics)
+        self._inbox: queue.SimpleQueue[Open | Submit | Close | Stop] = queue.SimpleQueue()
         self._ids = itertools.count(1)
-        self._sessions: set[Session] = set()
         self._streams: dict[int, tuple[Session, TokenStream]] = {}
         self._owners: dict[int, Session] = {}
-        self._session_s: float | None = None
         self._failure: BaseException | None = None
         self._snapshot = Snapshot()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._started = asyncio.Event()
         self._finished = asyncio.Event()
-        self._vacant = asyncio.Event()
-        self._vacant.set()
 
     # ------------------------------------------------------------------ the loop's side
 
@@ -154,16 +125,9 @@ class Engine:
             EngineBusy: if `max_requests` hold a permit; says when one is expected to be free.
         """
         self._require_ready()
-        limit = self._config.max_requests
-        if len(self._sessions) >= limit:
-            raise EngineBusy(
-                f"{limit} requests are running or waiting, which is the limit",
-                retry_after_s=self._retry_after_s(),
-            )
+        self._permits.check()
         session = Session(self, time.monotonic())
-        self._sessions.add(session)
-        self._vacant.clear()
-        self._count_requests()
+        self._permits.add(session)
         return session
 
     def drain(self) -> None:
@@ -178,9 +142,9 @@ class Engine:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                await self._vacant.wait()
+                await self._permits.vacant.wait()
         self._fail_streams(EngineDraining("the service has shut down"))
-        self._inbox.put(_Stop())
+        self._inbox.put(Stop())
         await self._finished.wait()
         self._thread.join(_JOIN_S)
 
@@ -190,8 +154,8 @@ class Engine:
         began = snapshot.step_began_at
         return {
             "state": str(self.state),
-            "requests": len(self._sessions),
-            "max_requests": self._config.max_requests,
+            "requests": len(self._permits),
+            "max_requests": self._permits.limit,
             "windows_waiting": snapshot.waiting,
             "window_slots_used": snapshot.slots_used,
             "window_slots": config.windows,
@@ -208,7 +172,7 @@ class Engine:
         window_id = next(self._ids)
         permit_at = session.opened_at if session.is_waiting else None
         self._owners[window_id] = session
-        self._inbox.put(_Open(window_id, window_input, permit_at))
+        self._inbox.put(Open(window_id, window_input, permit_at))
         return window_id
 
     def submit(self, window_id: int, params: SequenceParams) -> tuple[int, TokenStream]:
@@ -223,7 +187,7 @@ class Engine:
             raise EngineDraining("the service has shut down")
         sequence_id, stream = next(self._ids), TokenStream()
         self._streams[sequence_id] = (self._owners[window_id], stream)
-        self._inbox.put(_Submit(sequence_id, window_id, params))
+        self._inbox.put(Submit(sequence_id, window_id, params))
         return sequence_id, stream
 
     def forget(self, sequence_id: int) -> None:
@@ -233,17 +197,11 @@ class Engine:
     def close_window(self, window_id: int) -> None:
         """Give the window's slot and row back before the next step."""
         self._owners.pop(window_id, None)
-        self._inbox.put(_Close(window_id))
+        self._inbox.put(Close(window_id))
 
     def leave(self, session: Session) -> None:
         """Give the permit back."""
-        lasted_s = time.monotonic() - session.opened_at
-        mean_s = lasted_s if self._session_s is None else self._session_s
-        self._session_s = mean_s + _SMOOTHING * (lasted_s - mean_s)
-        self._sessions.discard(session)
-        self._count_requests()
-        if not self._sessions:
-            self._vacant.set()
+        self._permits.remove(session)
 
     def _require_ready(self) -> None:
         if self.state is EngineState.DEAD:
@@ -255,19 +213,6 @@ class Engine:
 
     def _dead(self) -> EngineDead:
         return EngineDead(f"the engine has failed ({type(self._failure).__name__})")
-
-    def _retry_after_s(self) -> float:
-        """Return when a permit should be free: sessions last their mean, and end one by one."""
-        now = time.monotonic()
-        ages_s = [now - session.opened_at for session in self._sessions]
-        lasting_s = self._session_s if self._session_s is not None else sum(ages_s) / len(ages_s)
-        shortest_s, longest_s = _RETRY_AFTER_S
-        return min(max(lasting_s / len(ages_s), shortest_s), longest_s)
-
-    def _count_requests(self) -> None:
-        waiting = sum(session.is_waiting for session in self._sessions)
-        self._gauges.metrics.requests_running.set(len(self._sessions))
-        self._gauges.metrics.requests_waiting.set(waiting)
 
     # What the thread calls on the loop.
 
@@ -287,7 +232,7 @@ class Engine:
             if session.is_waiting:
                 session.is_waiting = False
                 session.waited_s = began_at - (session.queued_at or began_at)
-                self._count_requests()
+                self._permits.count()
             if step.finish is not None:
                 del self._streams[sequence_id]
 
@@ -334,18 +279,18 @@ class Engine:
                 if scheduler.has_work:
                     return True
             message = self._inbox.get()
-            if isinstance(message, _Stop):
+            if isinstance(message, Stop):
                 return False
-            if isinstance(message, _Open):
+            if isinstance(message, Open):
                 scheduler.open(message.window_id, message.window_input)
                 self._gauges.opened(message.window_id, message.permit_at)
-            elif isinstance(message, _Close):
+            elif isinstance(message, Close):
                 scheduler.close(message.window_id)
                 self._gauges.closed(message.window_id)
             else:
                 self._submit(message)
 
-    def _submit(self, message: _Submit) -> None:
+    def _submit(self, message: Submit) -> None:
         try:
             self._core.scheduler.submit(message.sequence_id, message.window_id, message.params)
         except DecodingFailed as error:

@@ -30,6 +30,7 @@ from service.model.probe import POSITION_MULTIPLE, ProbeReport, probe
 
 logger = logging.getLogger(__name__)
 
+_LOST = ("CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_")
 _TRIED_BATCHES = (1, 2, 4, 8)
 _WORTH = 0.9
 """A larger encoder batch has to cost less than this share of the smaller one, a window."""
@@ -255,8 +256,11 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Turn a lost device into `RunnerDead`."""
+    """Turn a lost device into `RunnerDead`: after such an error no CUDA call succeeds."""
     try:
         yield
-    except torch.AcceleratorError as error:
-        raise RunnerDead(str(error)) from error
+    except RuntimeError as error:
+        text = str(error)
+        if isinstance(error, torch.AcceleratorError) or any(sign in text for sign in _LOST):
+            raise RunnerDead(text) from error
+        raise

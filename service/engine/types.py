@@ -111,6 +111,36 @@ class Move:
     target: int
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """To the engine thread: a window is there. `permit_at` is set on a request's first window."""
+
+    window_id: int
+    window_input: WindowInput
+    permit_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """To the engine thread: decode a window."""
+
+    sequence_id: int
+    window_id: int
+    params: SequenceParams
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """To the engine thread: a window's owner is done with it."""
+
+    window_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """To the engine thread: end."""
+
+
 class RunnerDead(Exception):
     """The device is lost (a CUDA error is sticky): nothing will work again in this process."""
 

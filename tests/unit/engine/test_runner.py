@@ -155,15 +155,41 @@ def test_single_window_that_does_not_fit_is_an_error() -> None:
         runner_of(model).encode([(0, window(60))])
 
 
-def test_lost_device_is_told_apart_from_other_errors() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: unspecified launch failure"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_lost_device_is_told_apart_from_other_errors(error: RuntimeError) -> None:
     model = lively_model(small_config())
 
     def fault(_: int) -> None:
-        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        raise error
 
     hook_on_batches(model, fault)
-    with pytest.raises(RunnerDead, match="unspecified launch failure"):
+    with pytest.raises(RunnerDead, match=str(error)):
         runner_of(model).encode([(0, window(60))])
+
+
+def test_scheduler_follows_an_encoder_batch_that_was_lowered() -> None:
+    model = lively_model(small_config())
+
+    def fault(n_windows: int) -> None:
+        if n_windows > 2:
+            raise torch.OutOfMemoryError("no room")
+
+    hook_on_batches(model, fault)
+    core = EngineCore(
+        Scheduler(SchedulerConfig(8, 8, EOT, 448, 4)),
+        runner_of(model, windows=8, rows=8, encode_batch=4),
+    )
+    for number in range(8):
+        core.scheduler.open(number, window(60, seed=number))
+        core.scheduler.submit(number, number, FREE)
+    assert [len(core.turn().encoded) for _ in range(3)] == [4, 2, 2]
 
 
 def test_bad_window_fails_alone_in_its_batch() -> None:
