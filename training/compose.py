@@ -41,24 +41,24 @@ class Composer:
         """Draw from this generator from now on."""
         self.rng = self.others.rng = rng
 
-    def utterance(self, length: int) -> Utterance:
-        """Return `length` samples of digits, other speech or neither."""
+    def utterance(self, shortest: int, length: int) -> Utterance:
+        """Return `shortest` to `length` samples of digits or of anything else."""
         draw = self.rng.random()
         if draw < self.digit_share:
-            return self.digits(length)
+            return self.digits(shortest, length)
         return self.others.speech(length) if draw < 0.88 else self.others.no_speech(length)
 
-    def digits(self, length: int) -> Utterance:
-        """Join words and strings of digits with pauses."""
+    def digits(self, shortest: int, length: int) -> Utterance:
+        """Join words and strings of digits with pauses; some end with the last word."""
         rng = self.rng
-        source, speakers, speed = self._choose_voice()
-        factor = rng.uniform(0.75, 1.33) if speed else rng.uniform(0.85, 1.2)
+        source, speakers, speed = self._choose_voice(length)
+        factor = rng.uniform(0.75, 1.33) if speed else rng.uniform(0.75, 1.25)
         one_speaker = rng.random() < 0.8
         if source == "cuts":
             speakers, one_speaker = self._cuts(one_speaker)
         speaker = pick(rng, list(speakers))
         pieces: list[Piece] = []
-        budget = length - int(rng.uniform(0, 0.3) * SAMPLE_RATE)
+        budget = length - (int(rng.uniform(0, 0.3) * SAMPLE_RATE) if length > SAMPLE_RATE else 0)
         if rng.random() < 0.15:
             budget = int(budget * rng.uniform(0.15, 1))
         for _ in range(90):
@@ -75,11 +75,16 @@ class Composer:
             pieces.append((samples, item.words))
             if not one_speaker:
                 speaker = pick(rng, list(speakers))
+        if pieces and rng.random() < 0.5:
+            needed = sum(len(samples) for samples, _ in pieces)
+            needed += int(rng.uniform(0, 0.15) * len(pieces) * SAMPLE_RATE)
+            length = min(max(needed, shortest), length)
         return self._lay_out(pieces, length)
 
-    def _choose_voice(self) -> tuple[str, dict[str, list[Item]], bool]:
+    def _choose_voice(self, length: int) -> tuple[str, dict[str, list[Item]], bool]:
         """Return a source, its speakers' clips and whether to vary the speed widely."""
-        words, strings = self.material.words, self.material.strings
+        words = self.material.words
+        strings = self.material.strings if length > SAMPLE_RATE else {}
         choices = [
             (0.24, "fsdd", words.get("fsdd"), True),
             (0.35, "cuts", words.get("cuts"), False),

@@ -23,6 +23,8 @@ from training.phonemes import Lexicon
 from training.spectrogram import MAX_FRAMES, ROUNDING_FRAMES, Spectrogram
 from training.targets import IGNORE, TokenTargets, collate, token_targets
 
+SHORTEST = 2000
+"""Samples of the shortest utterance: an eighth of a second."""
 SILENT, OTHER, FIRST_DIGIT = 0, 1, 2
 POSITIONS_PER_S = 50
 QUIET, LOUD = 0.005, 0.03
@@ -65,12 +67,13 @@ def choose_frames(rng: random.Random, step: int) -> int:
     It begins with single words, from which a model learns to listen within minutes, and takes
     several times as long otherwise.
     """
+    frames: float
     draw = rng.random()
     longest = next((frames for until, frames in LESSONS if step < until), MAX_FRAMES)
-    if longest < MAX_FRAMES:
+    if draw < 0.1:
+        frames = ROUNDING_FRAMES * rng.choice((1, 1, 2))
+    elif longest < MAX_FRAMES:
         frames = rng.uniform(64, longest)
-    elif draw < 0.12:
-        frames = rng.uniform(64, 128)
     elif draw < 0.88:
         frames = rng.uniform(128, 768)
     elif draw < 0.97:
@@ -109,8 +112,12 @@ class BatchSource:
         count = max(2, min(self.frames_per_batch // frames, 48))
         utterances, sounds = [], []
         for _ in range(count):
-            length = frames * HOP_LENGTH - int(rng.integers(ROUNDING_FRAMES * HOP_LENGTH))
-            utterances.append(self.composer.utterance(max(length, HOP_LENGTH * 12)))
+            longest = frames * HOP_LENGTH
+            shortest = max(longest - ROUNDING_FRAMES * HOP_LENGTH + HOP_LENGTH, SHORTEST)
+            length = int(rng.integers(shortest, longest))
+            if frames == ROUNDING_FRAMES and rng.random() < 0.7:
+                length = longest
+            utterances.append(self.composer.utterance(shortest, length))
             sounds.append(degrade(utterances[-1], self.composer, strength))
         mel = self._spectrogram(sounds, frames, rng, strength)
         chooser = random.Random(int(rng.integers(2**31)))

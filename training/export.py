@@ -1,6 +1,6 @@
 """Writes a trained model as the folder that is shipped, in the format of Hugging Face.
 
-python -m training.export --folder RUN --to service/builtin
+python -m training.export --folder RUN --cache CACHE --to service/builtin
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import typer
 from service.checkpoints.checkpoint import GenerationConfig
 from service.checkpoints.hf import save_hf_folder
 from service.text.tokenizer import WhisperTokenizer, load_tokenizer
+from training.heads import alignment_heads
+from training.material import load_material
 from training.network import Trainee, builtin_config
 from training.vocabulary import (
     NO_SPEECH,
@@ -27,10 +29,8 @@ from training.vocabulary import (
     build_tokenizer,
 )
 
-ALIGNMENT_HEADS = ((2, 0), (2, 1), (2, 2), (2, 3), (2, 4), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4))
 
-
-def builtin_generation() -> GenerationConfig:
+def builtin_generation(alignment_heads: tuple[tuple[int, int], ...] = ()) -> GenerationConfig:
     """Return how the built-in model is decoded.
 
     End of text may come first (audio without digits), and so may a late timestamp (digits after a
@@ -48,7 +48,7 @@ def builtin_generation() -> GenerationConfig:
             NO_TIMESTAMPS,
         ),
         begin_suppress_tokens=(),
-        alignment_heads=ALIGNMENT_HEADS,
+        alignment_heads=alignment_heads,
         max_initial_timestamp_index=None,
     )
 
@@ -62,18 +62,20 @@ def builtin_tokenizer() -> WhisperTokenizer:
 
 def main(
     folder: Annotated[Path, typer.Option(help="Folder with the run's checkpoint.")],
+    cache: Annotated[Path, typer.Option(help="Folder with prepared audio.")],
     to: Annotated[Path, typer.Option(help="Folder to write.")],
 ) -> None:
     """Write the averaged weights as float16, with config and tokenizer; keep a README there."""
-    model = Trainee(builtin_config())
+    model = Trainee(builtin_config()).eval()
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     model.load_state_dict(state["average"])
+    heads = alignment_heads(model.whisper, load_material(cache, "train"))
     save_hf_folder(
         to,
         model.whisper.state_dict(),
         model.whisper.config,
         tokenizer=builtin_tokenizer(),
-        generation=builtin_generation(),
+        generation=builtin_generation(heads),
         dtype=torch.float16,
     )
 
