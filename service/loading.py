@@ -67,6 +67,24 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def keep_sums_whole() -> None:
+    """Forbid CUDA's matrix libraries what lets a row's sum depend on the batch, or lose digits.
+
+    Without workspace there is no split-k, which is what varies with the batch on recent devices.
+    Called before anything runs on the device: the libraries read their environment once. The probe
+    at start says whether it was enough.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", "1")
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    matmul.allow_bf16_reduced_precision_reduction = False
+    matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cudnn.benchmark = False
+    if torch.version.cuda is not None:
+        torch.backends.cuda.preferred_blas_library("cublaslt")
+
+
 async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Serving:
     """Load the model in a worker thread, start its engine on this event loop, and warm it up.
 
@@ -112,6 +130,8 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
 def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint, ModelRunner]:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
+    if device.type == "cuda":
+        keep_sums_whole()
     torch.set_num_threads(settings.threads or available_cpus())
     checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
     config = RunnerConfig(

@@ -12,7 +12,7 @@ import torch
 from service.build import api_config, build_services, created_s, model_name, model_source
 from service.engine.engine import EngineState
 from service.errors import DeviceError
-from service.loading import available_cpus, choose_device, choose_dtype
+from service.loading import available_cpus, choose_device, choose_dtype, keep_sums_whole
 from service.settings import Settings
 
 
@@ -82,3 +82,18 @@ def test_a_quota_of_cpus_counts_and_no_quota_does_not(tmp_path: Path) -> None:
         quota.write_text(content + "\n")
         assert available_cpus(quota) == expected, content
     assert available_cpus(tmp_path / "none") == cpus
+
+
+def test_cuda_is_told_to_sum_without_splitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back in the end
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setenv("CUBLASLT_WORKSPACE_SIZE", "7")
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_bf16_reduced_precision_reduction
+    try:
+        keep_sums_whole()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+        assert os.environ["CUBLASLT_WORKSPACE_SIZE"] == "7"  # the operator's own choice stands
+        assert not matmul.allow_bf16_reduced_precision_reduction
+    finally:
+        matmul.allow_bf16_reduced_precision_reduction = before
