@@ -8,25 +8,22 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from service.engine.types import Sampled
+from tests.api.gated import gated_server
 from tests.api.live import (
     DEADLINE_S,
     Limits,
     LiveServer,
     Parts,
     noise,
-    services_of,
     stream_events,
     until,
     wav,
 )
-from tests.unit.transcription.scripted import ScriptedRunner
 
 LONG = wav(noise(40.0))
 SHORT = wav(noise(1.0, seed=5))
@@ -88,22 +85,8 @@ def decoding_children() -> list[int]:
     return found
 
 
-class GatedRunner(ScriptedRunner):
-    """Stands still in its first step until the gate is opened."""
-
-    def __init__(self, gate: threading.Event, eot: int) -> None:
-        super().__init__(lambda window, params: [5, 5, eot], rows=1)
-        self._gate = gate
-
-    def decode(self, first: int, n_rows: int) -> list[Sampled]:
-        self._gate.wait(DEADLINE_S)
-        return super().decode(first, n_rows)
-
-
 def test_leaving_in_the_queue(parts: Parts) -> None:
-    gate = threading.Event()
-    gated = replace(parts, runner=lambda metrics: GatedRunner(gate, parts.tokenizer.eot), rows=1)
-    with LiveServer(services_of(gated, Limits())) as live:
+    with gated_server(parts, Limits()) as (live, gate):
         with live.client.stream("POST", "/transcribe?language=en", content=SHORT) as first:
             events = stream_events(first)
             assert [next(events)["type"] for _ in range(2)] == ["started", "token"]

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from tests.api.gated import gated_server
 from tests.api.live import (
     DEADLINE_S,
     Limits,
@@ -17,6 +18,7 @@ from tests.api.live import (
     assert_envelope,
     noise,
     services_of,
+    stream_events,
     until,
     wav,
 )
@@ -132,4 +134,32 @@ def test_more_audio_than_the_budget_holds_is_a_429(parts: Parts) -> None:
         assert accepted.status_code == 200
         arrives.set()
         assert_envelope(first.result(), 429)
+        live.until_idle()
+
+
+def test_decoded_audio_counts_until_its_stream_ends(parts: Parts) -> None:
+    limits = Limits(api={"max_queue_audio_s": 50.0})
+    with gated_server(parts, limits) as (live, gate), ThreadPoolExecutor(1) as pool:
+        with live.client.stream("POST", "/transcribe?language=en", content=wav(noise(30.0))) as one:
+            events = stream_events(one)
+            assert next(events)["type"] == "started"
+            assert live.services.audio_budget.held_s == 30.0
+            refused = pool.submit(live.transcribe, wav(noise(20.0, seed=1))).result()
+            assert assert_envelope(refused, 429)["code"] == "queue_full"
+            gate.set()
+            assert list(events)[-1]["type"] == "done"
+        live.until_idle()
+
+
+def test_a_full_queue_answers_while_the_engine_stands_still(parts: Parts) -> None:
+    with gated_server(parts, Limits(max_requests=1)) as (live, gate):
+        with live.client.stream("POST", "/transcribe?language=en", content=SHORT) as one:
+            events = stream_events(one)
+            assert next(events)["type"] == "started"
+            with ThreadPoolExecutor(5) as pool:
+                refused = list(pool.map(live.transcribe, [LONG] * 5))
+            gate.set()
+            assert list(events)[-1]["type"] == "done"
+        for response in refused:
+            assert assert_envelope(response, 429)["code"] == "queue_full"
         live.until_idle()

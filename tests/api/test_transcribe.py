@@ -81,8 +81,7 @@ def test_a_long_recording_is_decoded_window_after_window(live: LiveServer) -> No
     windows = [event["window"] for event in events if event["type"] == "token"]
     assert windows == sorted(windows)
     assert set(windows) == {0, 1, 2, 3}
-    segments = events[-1]["segments"]
-    assert segments[-1]["end_s"] == 7.0
+    assert not any(event["type"] == "retract" for event in events)
     assert events[-1]["usage"]["input_token_details"]["audio_tokens"] == 350
 
 
