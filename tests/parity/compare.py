@@ -84,4 +84,4 @@ def assert_lively(rows: Sequence[Reference]) -> None:
 
 def largest(difference: Tensor | NDArray[np.float32]) -> float:
     """Return the largest absolute value."""
-    return float(abs(difference).max())
+    return float(torch.as_tensor(difference).abs().max())

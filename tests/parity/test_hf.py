@@ -29,6 +29,7 @@ from tests.parity.shapes import HF
 from tests.parity.tokens import write_tokenizer
 
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.timeout(600)
 
 
 def _their_model(shape: Shape) -> Any:

@@ -26,6 +26,8 @@ from tests.parity.record_openai import DATA, prompts, sampled_places
 from tests.parity.shapes import OPENAI
 from tests.parity.tokens import write_tokenizer
 
+pytestmark = pytest.mark.timeout(600)
+
 
 def _our_model(shape: Shape, recorded: Any, folder: Path) -> WhisperModel:
     """Write the checkpoint as OpenAI does, read it as a user does."""
