@@ -86,11 +86,11 @@ class Composer:
         words = self.material.words
         strings = self.material.strings if length > SAMPLE_RATE else {}
         choices = [
-            (0.24, "fsdd", words.get("fsdd"), True),
-            (0.35, "cuts", words.get("cuts"), False),
+            (0.26 if length > SAMPLE_RATE else 0.6, "fsdd", words.get("fsdd"), True),
+            (0.40, "cuts", words.get("cuts"), False),
             (0.13, "speechocean762", strings.get("speechocean762"), False),
-            (0.10, "tts", words.get("tts"), False),
-            (0.18, "tts", strings.get("tts"), False),
+            (0.08, "tts", words.get("tts"), False),
+            (0.13, "tts", strings.get("tts"), False),
         ]
         present = [choice for choice in choices if choice[2]]
         weights = np.array([choice[0] for choice in present])

@@ -30,7 +30,7 @@ POSITIONS_PER_S = 50
 QUIET, LOUD = 0.005, 0.03
 """Levels (RMS) under which a position in a sentence is silent, and over which it is speech."""
 EASY_STEPS, RAMP_STEPS = 2200, 9000
-LESSONS = ((500, 128), (900, 192), (2600, 384), (8500, 512))
+LESSONS = ((500, 128), (900, 192), (2600, 384), (9500, 512))
 """Until which step batches are at most so many frames long."""
 
 
@@ -70,7 +70,7 @@ def choose_frames(rng: random.Random, step: int) -> int:
     frames: float
     draw = rng.random()
     longest = next((frames for until, frames in LESSONS if step < until), MAX_FRAMES)
-    if draw < 0.1:
+    if draw < 0.15:
         frames = ROUNDING_FRAMES * rng.choice((1, 1, 2))
     elif longest < MAX_FRAMES:
         frames = rng.uniform(64, longest)
