@@ -81,19 +81,20 @@ def test_every_request_is_one_line_and_probes_are_none(live: LiveServer) -> None
     level = logger.level
     logger.setLevel(logging.INFO)
     try:
-        live.client.get("/livez")
-        live.transcribe(b"text")
-        live.client.post(
-            "/transcribe?language=en", content=SHORT, headers={"x-request-id": "line-1"}
-        )
-        until(lambda: len(handler.lines) >= 2, "two lines are written")
+        live.client.get("/livez", headers={"x-request-id": "probe"})
+        for name, body in (("refused", b"text"), ("served", SHORT)):
+            headers = {"x-request-id": name, "content-type": "audio/wav"}
+            live.client.post("/transcribe?language=en", content=body, headers=headers)
+        until(lambda: any(line["request_id"] == "served" for line in handler.lines), "it is logged")
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-    refused, served = handler.lines
+    ids = [line["request_id"] for line in handler.lines]
+    assert (ids.count("probe"), ids.count("refused"), ids.count("served")) == (0, 1, 1)
+    refused, served = (handler.lines[ids.index(name)] for name in ("refused", "served"))
     assert (refused["message"], refused["status"]) == ("POST /transcribe", 400)
     assert refused["error"] == "invalid_audio"
-    assert (served["message"], served["request_id"]) == ("POST /transcribe", "line-1")
+    assert served["message"] == "POST /transcribe"
     assert (served["status"], served["audio_s"], served["level"]) == (200, 0.5, "info")
     for name in ("duration_ms", "queue_ms", "first_token_ms", "tokens", "realtime_factor"):
         value = served[name]

@@ -10,16 +10,16 @@ LONG = wav(noise(7.0, seed=3))
 
 
 def test_events_come_in_order_and_add_up(live: LiveServer) -> None:
-    events = live.events(SHORT, language="en")
+    events = live.events(LONG, language="en")
     kinds = [event["type"] for event in events]
     assert kinds[0] == "started"
     assert kinds[-1] == "done"
     assert set(kinds) <= {"started", "token", "retract", "segment", "done"}
     started, done = events[0], events[-1]
-    assert (started["model"], started["duration_s"]) == (MODEL, 1.5)
+    assert (started["model"], started["duration_s"]) == (MODEL, 7.0)
     assert started["id"] == done["id"]
     tokens = standing(events)
-    assert len(tokens) > 5
+    assert tokens
     assert "".join(token["text"] for token in tokens).strip() == done["text"]
     assert done["segments"] == [event for event in events if event["type"] == "segment"]
     assert done["usage"]["output_tokens"] >= len(tokens)
