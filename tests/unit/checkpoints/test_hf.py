@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,7 @@ from service.checkpoints import CheckpointFormat, build_model, load_checkpoint, 
 from service.errors import CheckpointError
 from service.model import WhisperConfig, WhisperModel
 from service.text import WhisperTokenizer
-
-Edit = Callable[[dict[str, Tensor]], None]
-
-
-def _edit_tensors(folder: Path, edit: Edit) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    edit(tensors)
-    save_file(tensors, folder / "model.safetensors")
-
-
-def _edit_json(path: Path, changes: Mapping[str, object], *, drop: str | None = None) -> None:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) | dict(changes)
-    content.pop(drop or "", None)
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def _refusal(folder: Path) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(folder)
-    message = caught.value.message
-    assert str(folder) in message
-    assert "\n" not in message
-    return message
+from tests.unit.checkpoints.folders import edit_json, edit_tensors, refusal
 
 
 def _shard(folder: Path) -> dict[str, str]:
@@ -114,14 +92,6 @@ def test_saving_refuses_a_state_that_is_not_the_models(
         save_hf_folder(tmp_path, state, config)
 
 
-def test_the_window_rounding_is_read_from_the_config(hf_folder: Path) -> None:
-    assert load_checkpoint(hf_folder).config.window_rounding_frames == 0
-    _edit_json(hf_folder / "config.json", {"window_rounding_frames": 64})
-    assert load_checkpoint(hf_folder).config.window_rounding_frames == 64
-    _edit_json(hf_folder / "config.json", {}, drop="window_rounding_frames")
-    assert load_checkpoint(hf_folder).config.window_rounding_frames == 0
-
-
 def test_sharded_weights_load_as_the_same_model(hf_folder: Path, model: WhisperModel) -> None:
     _shard(hf_folder)
     checkpoint = load_checkpoint(hf_folder)
@@ -132,20 +102,20 @@ def test_sharded_weights_load_as_the_same_model(hf_folder: Path, model: WhisperM
 def test_a_missing_shard_is_named(hf_folder: Path) -> None:
     _shard(hf_folder)
     (hf_folder / "model-00002-of-00002.safetensors").unlink()
-    assert "model-00002-of-00002.safetensors is missing" in _refusal(hf_folder)
+    assert "model-00002-of-00002.safetensors is missing" in refusal(hf_folder)
 
 
 def test_an_index_may_not_lead_out_of_its_folder(hf_folder: Path) -> None:
     weight_map = _shard(hf_folder)
     _write_index(hf_folder, weight_map | {"model.decoder.fc9": "../elsewhere.safetensors"})
-    assert "'../elsewhere.safetensors'" in _refusal(hf_folder)
+    assert "'../elsewhere.safetensors'" in refusal(hf_folder)
 
 
 def test_an_index_that_lists_what_no_file_holds_is_refused(hf_folder: Path) -> None:
     weight_map = _shard(hf_folder)
     extra = {"model.decoder.fc9": "model-00001-of-00002.safetensors"}
     _write_index(hf_folder, weight_map | extra)
-    assert "lists model.decoder.fc9" in _refusal(hf_folder)
+    assert "lists model.decoder.fc9" in refusal(hf_folder)
 
 
 def _to_pytorch(folder: Path) -> dict[str, Tensor]:
@@ -186,7 +156,7 @@ def test_code_in_pytorch_weights_is_refused_and_not_run(hf_folder: Path, raw: bo
         path.write_bytes(pickle.dumps(_Touch(trap), protocol=2))
     else:
         torch.save(tensors | {"more": _Touch(trap)}, path)
-    assert "refused" in _refusal(hf_folder)
+    assert "refused" in refusal(hf_folder)
     assert not trap.exists()
 
 
@@ -197,10 +167,10 @@ def test_a_tied_head_in_the_file_is_fine_and_another_one_is_not(hf_folder: Path)
     def untied(tensors: dict[str, Tensor]) -> None:
         tensors["proj_out.weight"] += 1
 
-    _edit_tensors(hf_folder, tied)
+    edit_tensors(hf_folder, tied)
     assert load_checkpoint(hf_folder).config.d_model == 24
-    _edit_tensors(hf_folder, untied)
-    assert "proj_out.weight differs" in _refusal(hf_folder)
+    edit_tensors(hf_folder, untied)
+    assert "proj_out.weight differs" in refusal(hf_folder)
 
 
 def test_names_without_the_prefix_of_the_bare_model_load(hf_folder: Path) -> None:
@@ -215,8 +185,8 @@ def test_a_missing_tensor_is_named_with_its_shape(hf_folder: Path) -> None:
     def drop(tensors: dict[str, Tensor]) -> None:
         del tensors["model.decoder.layers.2.fc1.weight"]
 
-    _edit_tensors(hf_folder, drop)
-    message = _refusal(hf_folder)
+    edit_tensors(hf_folder, drop)
+    message = refusal(hf_folder)
     assert "missing tensors: model.decoder.layers.2.fc1.weight (expected 28x24)" in message
 
 
@@ -224,8 +194,8 @@ def test_an_extra_tensor_is_named_with_its_shape(hf_folder: Path) -> None:
     def add(tensors: dict[str, Tensor]) -> None:
         tensors["model.encoder.layers.0.self_attn.k_proj.bias"] = torch.zeros(24)
 
-    _edit_tensors(hf_folder, add)
-    message = _refusal(hf_folder)
+    edit_tensors(hf_folder, add)
+    message = refusal(hf_folder)
     assert "model.encoder.layers.0.self_attn.k_proj.bias (found 24)" in message
 
 
@@ -233,14 +203,14 @@ def test_a_misshapen_tensor_is_named_with_both_shapes(hf_folder: Path) -> None:
     def change(tensors: dict[str, Tensor]) -> None:
         tensors["model.encoder.conv1.weight"] = torch.zeros(24, 128, 3)
 
-    _edit_tensors(hf_folder, change)
-    message = _refusal(hf_folder)
+    edit_tensors(hf_folder, change)
+    message = refusal(hf_folder)
     assert "model.encoder.conv1.weight (expected 24x80x3, found 24x128x3)" in message
 
 
 def test_many_missing_tensors_are_counted_and_not_all_spelled_out(hf_folder: Path) -> None:
-    _edit_json(hf_folder / "config.json", {"decoder_layers": 9})
-    message = _refusal(hf_folder)
+    edit_json(hf_folder / "config.json", {"decoder_layers": 9})
+    message = refusal(hf_folder)
     assert "more" in message
     assert len(message) < 700
 
@@ -249,43 +219,15 @@ def test_integer_weights_are_refused(hf_folder: Path) -> None:
     def change(tensors: dict[str, Tensor]) -> None:
         tensors["model.encoder.conv1.bias"] = torch.zeros(24, dtype=torch.int8)
 
-    _edit_tensors(hf_folder, change)
-    assert "model.encoder.conv1.bias has dtype I8" in _refusal(hf_folder)
+    edit_tensors(hf_folder, change)
+    assert "model.encoder.conv1.bias has dtype I8" in refusal(hf_folder)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -1])
 def test_truncated_safetensors_are_refused(hf_folder: Path, keep: int) -> None:
     path = hf_folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    assert "not readable as safetensors" in _refusal(hf_folder)
-
-
-@pytest.mark.parametrize(
-    ("changes", "drop", "message"),
-    [
-        ({"model_type": "wav2vec2"}, None, "expected model_type 'whisper', found 'wav2vec2'"),
-        ({}, "model_type", "found None"),
-        ({}, "num_mel_bins", "missing fields: num_mel_bins"),
-        ({"d_model": 25}, None, "n_audio_head=3 does not divide"),
-        ({"d_model": "24"}, None, "d_model must be an integer, found '24'"),
-        ({"encoder_layers": 0}, None, "n_audio_layer must be positive, found 0"),
-        ({"window_rounding_frames": 33}, None, "must be even"),
-        ({"activation_function": "relu"}, None, "activation_function is 'relu'"),
-        ({"scale_embedding": True}, None, "scale_embedding is True"),
-        ({"vocab_size": 100}, None, "embed_tokens"),
-    ],
-)
-def test_a_config_that_cannot_be_served_says_why(
-    hf_folder: Path, changes: dict[str, object], drop: str | None, message: str
-) -> None:
-    _edit_json(hf_folder / "config.json", changes, drop=drop)
-    assert message in _refusal(hf_folder)
-
-
-@pytest.mark.parametrize("content", ["{", "[1]", "\x00\xff"])
-def test_a_config_that_is_no_json_object_is_refused(hf_folder: Path, content: str) -> None:
-    (hf_folder / "config.json").write_text(content, encoding="latin-1")
-    assert "config.json" in _refusal(hf_folder)
+    assert "not readable as safetensors" in refusal(hf_folder)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +240,7 @@ def test_a_config_that_is_no_json_object_is_refused(hf_folder: Path, content: st
 )
 def test_a_missing_file_is_named(hf_folder: Path, file_name: str, message: str) -> None:
     (hf_folder / file_name).unlink()
-    assert message in _refusal(hf_folder)
+    assert message in refusal(hf_folder)
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(
@@ -308,7 +250,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(
     state["decoder.token_embedding.weight"] = state["decoder.token_embedding.weight"][:-1]
     smaller = dataclasses.replace(config, n_vocab=config.n_vocab - 1)
     save_hf_folder(hf_folder, state, smaller)
-    message = _refusal(hf_folder)
+    message = refusal(hf_folder)
     assert f"has {config.n_vocab} tokens, the model only {smaller.n_vocab}" in message
 
 
@@ -316,59 +258,3 @@ def test_another_tokenizer_can_be_named(hf_folder: Path, tmp_path: Path) -> None
     moved = tmp_path / "moved.json"
     (hf_folder / "tokenizer.json").rename(moved)
     assert load_checkpoint(hf_folder, tokenizer=str(moved)).tokenizer.is_multilingual
-
-
-def test_generation_settings_are_what_the_folder_says(hf_folder: Path) -> None:
-    path = hf_folder / "generation_config.json"
-    changes = {
-        "suppress_tokens": [5, 6, 99_999],
-        "begin_suppress_tokens": None,
-        "alignment_heads": [[1, 2], [77, 0]],
-        "max_initial_timestamp_index": None,
-        "is_multilingual": False,
-    }
-    _edit_json(path, changes)
-    checkpoint = load_checkpoint(hf_folder)
-    assert checkpoint.generation.suppress_tokens == (5, 6)
-    assert checkpoint.generation.begin_suppress_tokens == ()
-    assert checkpoint.generation.alignment_heads == ((1, 2),)
-    assert checkpoint.generation.max_initial_timestamp_index is None
-    assert not checkpoint.generation.is_multilingual
-    assert not checkpoint.tokenizer.is_multilingual
-
-
-def test_without_generation_settings_the_references_defaults_hold(
-    hf_folder: Path, tokenizer: WhisperTokenizer
-) -> None:
-    (hf_folder / "generation_config.json").unlink()
-    generation = load_checkpoint(hf_folder).generation
-    assert set(tokenizer.non_speech_tokens) < set(generation.suppress_tokens)
-    assert set(tokenizer.control_tokens) < set(generation.suppress_tokens)
-    assert generation.begin_suppress_tokens == (*tokenizer.blank_tokens, tokenizer.eot)
-    assert generation.max_initial_timestamp_index == 50
-    assert generation.alignment_heads == tuple((layer, h) for layer in (1, 2) for h in range(4))
-    assert generation.is_multilingual
-
-
-def test_settings_from_before_generation_config_are_read_from_the_config(hf_folder: Path) -> None:
-    (hf_folder / "generation_config.json").unlink()
-    _edit_json(hf_folder / "config.json", {"suppress_tokens": [9], "begin_suppress_tokens": [8]})
-    generation = load_checkpoint(hf_folder).generation
-    assert generation.suppress_tokens == (9,)
-    assert generation.begin_suppress_tokens == (8,)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"suppress_tokens": "1,2"},
-        {"begin_suppress_tokens": [1.5]},
-        {"alignment_heads": [[1, 2, 3]]},
-        {"max_initial_timestamp_index": -1},
-    ],
-)
-def test_generation_settings_that_mean_nothing_are_refused(
-    hf_folder: Path, changes: dict[str, object]
-) -> None:
-    _edit_json(hf_folder / "generation_config.json", changes)
-    assert next(iter(changes)) in _refusal(hf_folder)
