@@ -38,18 +38,13 @@ _EMIT_SAMPLES = 2 * TARGET_RATE
 _SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}
 """Full scale of ffmpeg's sample formats (24-bit audio decodes to s32)."""
 
-_MANY_PLANES = 8
-
-# fmt: off
-_CODECS = frozenset((
-    "aac", "aac_latm", "ac3", "adpcm_g722", "adpcm_g726", "adpcm_g726le", "adpcm_ima_qt",
-    "adpcm_ima_wav", "adpcm_ms", "alac", "amrnb", "amrwb", "eac3", "flac", "g722", "g726", "g726le",
-    "gsm", "gsm_ms", "libopencore_amrnb", "libopencore_amrwb", "libopus", "mp1", "mp1float", "mp2",
-    "mp2float", "mp3", "mp3float", "opus", "pcm_alaw", "pcm_f32be", "pcm_f32le", "pcm_f64be",
-    "pcm_f64le", "pcm_mulaw", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be",
-    "pcm_s32le", "pcm_s8", "pcm_u8", "speex", "vorbis",
-))
-# fmt: on
+_CODECS = (
+    "aac,aac_latm,ac3,adpcm_g722,adpcm_g726,adpcm_g726le,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,"
+    "alac,amrnb,amrwb,eac3,flac,g722,g726,g726le,gsm,gsm_ms,libopencore_amrnb,"
+    "libopencore_amrwb,libopus,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,pcm_alaw,pcm_f32be,"
+    "pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,pcm_s24be,pcm_s24le,pcm_s32be,"
+    "pcm_s32le,pcm_s8,pcm_u8,speex,vorbis"
+)
 """The decoders that may run, by ffmpeg's names: speech and music, nothing exotic."""
 
 
@@ -119,7 +114,7 @@ def open_container(job: Job, data: bytes) -> Any:  # noqa: ANN401 - PyAV's types
         options={
             "protocol_whitelist": "none",
             "format_whitelist": job.demuxer,
-            "codec_whitelist": ",".join(sorted(_CODECS)),
+            "codec_whitelist": _CODECS,
         },
         metadata_errors="replace",
         io_open=_refuse_to_open,
@@ -134,9 +129,8 @@ def check_format(job: Job, rate: int, n_channels: int) -> None:
     if not 1 <= n_channels <= job.max_channels:
         raise RefusedError(f"It has {n_channels} channels; the maximum is {job.max_channels}.")
     if not job.min_rate <= rate <= job.max_rate:
-        raise RefusedError(
-            f"Its sample rate is {rate} Hz; it must be from {job.min_rate} to {job.max_rate} Hz."
-        )
+        allowed = f"{job.min_rate} to {job.max_rate}"
+        raise RefusedError(f"Its sample rate is {rate} Hz; it must be from {allowed} Hz.")
 
 
 def audio_frames(job: Job, container: Any) -> Iterator[Any]:  # noqa: ANN401
@@ -145,7 +139,7 @@ def audio_frames(job: Job, container: Any) -> Iterator[Any]:  # noqa: ANN401
         raise RefusedError("It holds no audio stream.")
     stream = container.streams.audio[0]
     codec = stream.codec_context
-    if codec is None or codec.codec.name not in _CODECS:
+    if codec is None or codec.codec.name not in _CODECS.split(","):
         raise RefusedError(f"Its codec is not supported: {codec.name if codec else 'unknown'}.")
     check_format(job, codec.sample_rate, codec.layout.nb_channels)
     codec.thread_type = "NONE"
@@ -172,21 +166,27 @@ def audio_frames(job: Job, container: Any) -> Iterator[Any]:  # noqa: ANN401
         raise RefusedError(f"{bad} of its packets cannot be decoded, {good} can. {reason}")
 
 
+def filters(source: Any, *chain: tuple[str, str]) -> Graph:  # noqa: ANN401
+    """Return a graph from frames like `source` through the filters, (name, arguments) each."""
+    graph = Graph()
+    graph.threads = 1
+    graph.link_nodes(
+        graph.add(
+            "abuffer", sample_rate=f"{source.sample_rate}", sample_fmt=source.format.name,
+            channel_layout=source.layout.name, time_base=f"1/{source.sample_rate}",
+        ),
+        *(graph.add(name, arguments) for name, arguments in chain),
+        graph.add("abuffersink"),
+    ).configure()  # fmt: skip
+    return graph
+
+
 def interleave(frame: Any) -> Any:  # noqa: ANN401
     """Return a planar frame with its channels interleaved.
 
     PyAV 18 looks for the planes of a frame past the end of their table if there are 8 or more.
     """
-    graph = Graph()
-    graph.threads = 1
-    graph.link_nodes(
-        graph.add(
-            "abuffer", sample_rate=f"{frame.sample_rate}", sample_fmt=frame.format.name,
-            channel_layout=frame.layout.name, time_base=f"1/{frame.sample_rate}",
-        ),
-        graph.add("aformat", sample_fmts=frame.format.name.removesuffix("p")),
-        graph.add("abuffersink"),
-    ).configure()  # fmt: skip
+    graph = filters(frame, ("aformat", f"sample_fmts={frame.format.name.removesuffix('p')}"))
     graph.push(frame)
     graph.push(None)
     return graph.pull()
@@ -199,7 +199,7 @@ def mix(frame: Any) -> NDArray[np.float32]:  # noqa: ANN401
     if scale is None:
         raise RefusedError(f"Its sample format is not supported: {name}.")
     n_channels = frame.layout.nb_channels
-    if name.endswith("p") and n_channels >= _MANY_PLANES:
+    if name.endswith("p") and n_channels >= 8:
         samples = interleave(frame).to_ndarray().reshape(-1, n_channels).T  # [channels n]
     elif name.endswith("p"):
         samples = frame.to_ndarray()
@@ -216,27 +216,14 @@ def mix(frame: Any) -> NDArray[np.float32]:  # noqa: ANN401
 class Resampler:
     """swresample from one rate to 16 kHz, mono; exactly n*16000/rate samples come out, rounded up.
 
-    swresample alone gives nothing for a handful of samples, so silence is pushed after the end
-    and cut off again.
+    swresample alone swallows a handful of samples: silence is pushed after the end and cut off.
     """
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self._n_in = 0
         self._n_out = 0
-        graph = Graph()
-        graph.threads = 1
-        nodes = [
-            graph.add(
-                "abuffer", sample_rate=f"{rate}", sample_fmt="flt", channel_layout="mono",
-                time_base=f"1/{rate}",
-            ),
-            graph.add("aresample", f"{TARGET_RATE}"),
-            graph.add("aformat", sample_fmts="flt", channel_layouts="mono"),
-            graph.add("abuffersink"),
-        ]  # fmt: skip
-        graph.link_nodes(*nodes).configure()
-        self._graph = graph
+        self._graph: Graph | None = None
 
     def push(self, mono: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         """Yield what can be said once `mono` is known."""
@@ -260,6 +247,9 @@ class Resampler:
     def _through(self, mono: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         frame = av.AudioFrame.from_ndarray(mono[None], format="flt", layout="mono")
         frame.sample_rate = self.rate
+        if self._graph is None:
+            to_float = ("aformat", "sample_fmts=flt:channel_layouts=mono")
+            self._graph = filters(frame, ("aresample", f"{TARGET_RATE}"), to_float)
         self._graph.push(frame)
         while True:
             try:
@@ -286,15 +276,12 @@ def resampled(frames: Iterator[Any]) -> Iterator[tuple[int, NDArray[np.float32]]
 def run(job: Job, data: bytes) -> None:
     """Decode `data` and send its PCM."""
     waiting: list[NDArray[np.float32]] = []
-    n_waiting = 0
     with open_container(job, data) as container:
         for decoded_bytes, piece in resampled(audio_frames(job, container)):
             waiting.append(piece)
-            n_waiting += len(piece)
-            if n_waiting >= _EMIT_SAMPLES:
+            if sum(map(len, waiting)) >= _EMIT_SAMPLES:
                 send_pcm(decoded_bytes, waiting)
-                n_waiting = 0
-        if n_waiting:
+        if waiting:
             send_pcm(decoded_bytes, waiting)
     send(b"D")
 
@@ -306,19 +293,19 @@ def send_pcm(decoded_bytes: int, waiting: list[NDArray[np.float32]]) -> None:
     waiting.clear()
 
 
-def main() -> int:
+def main() -> None:
     """Serve one job."""
     np.seterr(all="ignore")
     warm_up()
     send(b"R")
     line = sys.stdin.buffer.readline()
     if not line:  # the parent left
-        return 0
+        return
     job = Job(**json.loads(line))
     confine(job)
     data = sys.stdin.buffer.read(job.size)
     if len(data) < job.size:
-        return 0
+        return
     try:
         run(job, data)
     except RefusedError as error:
@@ -327,8 +314,7 @@ def main() -> int:
         send(b"E", f"It cannot be opened as {job.demuxer}: {error.strerror}.".encode())
     except MemoryError:
         send(b"E", f"Decoding it takes more than {job.memory_bytes} bytes of memory.".encode())
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
