@@ -45,6 +45,9 @@ class RequestScope:
         finally:
             report(record, self._services.metrics, scope["method"], _endpoint(scope))
             logs.request_id.reset(token)
+            # An error holds the frames that it passed, and they the upload and this record: without
+            # the circle, all of that is free now and not when the collector happens to run.
+            record.error = scope["state"][REFUSAL] = None
 
     async def _serve(self, scope: Scope, wire: _Wire, record: RequestRecord) -> None:
         try:

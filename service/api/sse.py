@@ -114,7 +114,7 @@ class EventStream(Response):
             group.start_soon(run, self._keep_alive)
             await run(self._stream)
         if left and not self._complete:
-            raise left[0]
+            raise left.pop()  # kept in this frame, it would keep the frame, and what that holds
 
     async def _stream(self, send: Send) -> None:
         try:

@@ -119,6 +119,7 @@ class Transcription:
         self._tokenizer = transcriber.tokenizer
         self._facts = transcriber.facts
         self._waveform = waveform
+        self._duration_s = len(waveform) / SAMPLE_RATE
         self._params = params
         self._session = session
         self._id = request_id
@@ -136,7 +137,7 @@ class Transcription:
     @property
     def duration_s(self) -> float:
         """Seconds of the recording."""
-        return len(self._waveform) / SAMPLE_RATE
+        return self._duration_s
 
     @property
     def usage(self) -> Usage:
@@ -159,8 +160,9 @@ class Transcription:
         return self._first_token_s
 
     def close(self) -> None:
-        """Stop decoding and free everything. Idempotent."""
+        """Stop decoding and free everything, the samples among it. Idempotent."""
         self._session.close()
+        self._waveform = self._waveform[:0].copy()
 
     async def result(self) -> Done:
         """Return the transcript when it is complete.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -236,3 +237,23 @@ def test_one_sample_is_transcribed(english: WhisperTokenizer) -> None:
     events = transcribe(english, runner, np.zeros(1, np.float32))
     assert done_of(events).text == ""
     assert runner.encoded[0].content_frames == 1
+
+
+def test_closing_frees_the_samples_while_the_transcription_is_still_held(
+    english: WhisperTokenizer,
+) -> None:
+    async def scenario() -> None:
+        async with running(ScriptedRunner(in_turn()), english.eot) as engine:
+            samples = recording(2)
+            alive = weakref.ref(samples)
+            transcriber = Transcriber(facts(english), english, Maximum())
+            opened = transcriber.open(
+                samples, TranscriptionParams(), engine.session(), request_id="r1"
+            )
+            duration_s = opened.duration_s
+            del samples
+            opened.close()
+            assert alive() is None
+            assert opened.duration_s == duration_s
+
+    asyncio.run(scenario())
