@@ -70,7 +70,8 @@ class JsonFormatter(logging.Formatter):
 def configure(form: LogFormat, level: str = "info", stream: IO[str] | None = None) -> None:
     """Send every log line of the process to one stream, standard error by default.
 
-    Replaces the root logger's handlers, and lets uvicorn's loggers through to it.
+    Replaces the root logger's handlers, and lets uvicorn's loggers through to it. Parsers of what
+    clients send are silenced: a client cannot fill the log with lines that no request's line has.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
@@ -82,6 +83,7 @@ def configure(form: LogFormat, level: str = "info", stream: IO[str] | None = Non
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def _values(record: logging.LogRecord) -> Mapping[str, object]:

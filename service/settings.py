@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "EARSHOT_"
@@ -69,7 +69,9 @@ class Settings(BaseSettings):
         default=14_400,
         description="audio of all admitted requests together; 64 kB of memory a second",
     )
-    max_audio_seconds: Seconds = Field(default=7_200, description="audio of one upload")
+    max_audio_seconds: Seconds = Field(
+        default=7_200, validate_default=True, description="audio of one upload"
+    )
     max_upload_bytes: Count = Field(default=100_000_000, description="body of one upload")
     max_decoded_bytes: Count = Field(
         default=2_000_000_000,
@@ -115,6 +117,15 @@ class Settings(BaseSettings):
                 f"{value} was set by Kubernetes for a Service called earshot: "
                 "set enableServiceLinks: false on the pod, or EARSHOT_PORT"
             )
+        return value
+
+    @field_validator("max_audio_seconds")
+    @classmethod
+    def _fits_into_the_queue(cls, value: float, info: ValidationInfo) -> float:
+        """A file that could never be admitted would be told to come back for ever."""
+        queued = info.data.get("max_queued_audio_seconds")
+        if queued is not None and value > queued:
+            raise ValueError(f"is more than max_queued_audio_seconds, {queued:g}: it never fits")
         return value
 
 

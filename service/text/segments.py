@@ -1,7 +1,8 @@
 """Segments of a window by its timestamp tokens, and where to seek next.
 
 Pure arithmetic over token ids: knows nothing about text, audio or models. The rules are those of
-openai/whisper `transcribe()`, except that seeking always moves on.
+openai/whisper `transcribe()`, except that seeking always moves on, and that a segment which starts
+and ends at once keeps its text: it has been streamed.
 """
 
 from __future__ import annotations
@@ -29,11 +30,6 @@ class TimedTokens:
     end_s: float
     tokens: tuple[int, ...]
     first: int
-
-    @property
-    def instantaneous(self) -> bool:
-        """Whether it starts and ends at once: the reference drops the text of such a segment."""
-        return self.start_s == self.end_s
 
 
 @dataclass(frozen=True, slots=True)

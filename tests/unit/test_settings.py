@@ -99,3 +99,12 @@ def test_documentation_lists_every_setting_with_its_default(repository: Path) ->
 
 def _shown(default: object) -> str:
     return "" if default is None else f"`{default}`"
+
+
+def test_a_file_may_not_be_longer_than_what_all_may_hold() -> None:
+    for given in (
+        {"max_audio_seconds": 100, "max_queued_audio_seconds": 60},
+        {"max_queued_audio_seconds": 60},
+    ):
+        with pytest.raises(ValidationError, match="more than max_queued_audio_seconds, 60"):
+            Settings.model_validate(given)

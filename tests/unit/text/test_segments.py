@@ -75,10 +75,9 @@ def test_an_empty_window_has_no_segment_and_is_done() -> None:
     assert end.seek_frame == 4200
 
 
-def test_three_timestamps_in_a_row_make_an_instantaneous_segment() -> None:
+def test_three_timestamps_in_a_row_make_a_segment_without_length() -> None:
     segments, end = _run([_at(0), 1, _at(2), _at(2), _at(3), 2])
     assert _times(segments) == [(0.0, 2.0), (2.0, 2.0)]
-    assert [segment.instantaneous for segment in segments] == [False, True]
     assert end.seek_frame == 200
 
 
