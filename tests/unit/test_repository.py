@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -34,8 +35,11 @@ def test_every_dependency_is_pinned_to_what_is_tested_here(repository: Path) -> 
     pins = _pins(repository)
     project = _project(repository)
     extras = project["optional-dependencies"]
-    for requirement in project["dependencies"] + extras["dev"]:
-        name = _normal(re.split(r"[<>=\[;]", requirement)[0])
+    names = {
+        _normal(re.split(r"[<>=\[;]", requirement)[0])
+        for requirement in [*project["dependencies"], *itertools.chain(*extras.values())]
+    }
+    for name in names - {project["name"]}:
         installed = importlib.metadata.version(name).split("+")[0]
         assert pins[name] == installed, name
 
