@@ -32,6 +32,8 @@ from service.cli.client import TIMEOUT, RemoteError, transcribe
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 START_TIMEOUT_S = 120.0
+TABLE_WIDTH = 110
+"""Where there is no terminal that would say how wide it is."""
 console = Console()
 
 
@@ -115,7 +117,7 @@ async def load(url: str, level: Level, files: Sequence[Path], requests: int) -> 
     limits = httpx.Limits(max_connections=level.clients)
     progress = Progress(
         SpinnerColumn(), TextColumn(f"{level.clients:3d} clients"), MofNCompleteColumn(),
-        TimeElapsedColumn(), console=console, transient=True,
+        TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits) as client:
         with contextlib.suppress(RemoteError):  # not counted: it warms up
@@ -189,12 +191,14 @@ def run(
         "clients", "answers", "failures", "latency ms\np50 / p95", "first token ms\np50 / p95",
         "tokens/s", "windows/s", "audio s/s",
     ):  # fmt: skip
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     levels = [Level(count) for count in clients or (1, 4, 8, 16)]
     with contextlib.nullcontext(url) if url else own_service() as address:
         for level in levels:
             asyncio.run(load(address, level, recordings, requests))
             table.add_row(*level.row())
+    if not console.is_terminal:
+        console.width = TABLE_WIDTH
     console.print(table)
     failures = {failure for level in levels for failure in level.failures}
     for failure in sorted(failures):
