@@ -103,7 +103,9 @@ class ModelRunner:
             if not self.config.encode_batch:
                 self.encode_batch = self._measured_encode_batch()
             if self.config.probe:
-                self.probe().log(logger)
+                report = self.probe()
+                self.encode_batch = report.encode_batch
+                report.log(logger)
             silence = np.zeros(HOP_LENGTH * 100 + 2 * CONTEXT_SAMPLES, dtype=np.float32)
             params = SequenceParams((self.special.sot,), sot_index=0, max_tokens=2)
             self.encode([(0, WindowInput(silence, 100))])

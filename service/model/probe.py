@@ -32,6 +32,7 @@ class ProbeReport:
     Attributes:
         device, dtype, threads: what it ran on.
         row_multiple: what decoder rows are padded to, after the probe.
+        encode_batch: how many windows may be encoded together, after the probe.
         n_compared: rows compared with the same row alone.
         failures: what differed at that `row_multiple`, in words; empty if nothing did.
     """
@@ -40,6 +41,7 @@ class ProbeReport:
     dtype: str
     threads: int
     row_multiple: int
+    encode_batch: int
     n_compared: int
     failures: tuple[str, ...]
 
@@ -53,8 +55,9 @@ class ProbeReport:
         where = f"{self.device} {self.dtype}, {self.threads} threads"
         if self.is_invariant:
             logger.info(
-                "batch invariance holds on %s: %d rows compared, decoder rows in multiples of %d",
-                where, self.n_compared, self.row_multiple,
+                "batch invariance holds on %s: %d rows compared, decoder rows in multiples of %d, "
+                "up to %d windows encoded together",
+                where, self.n_compared, self.row_multiple, self.encode_batch,
             )  # fmt: skip
         else:
             logger.warning(
@@ -66,9 +69,17 @@ class ProbeReport:
 def probe(model: WhisperModel, cache: KVCache, encode_batch: int) -> ProbeReport:
     """Compare all rows over encoder batches, decoder batches and key lengths.
 
-    Raises `row_multiple` of the decoder until rows agree, or until it covers all rows.
+    Halves `encode_batch` until windows agree with themselves alone, and raises `row_multiple` of
+    the decoder until rows agree, or until it covers all rows.
     """
-    compared, failures = _probe_encoder(model, cache, encode_batch)
+    compared = 0
+    failures: list[str] = []
+    if encode_batch > 1:
+        compared, failures = _probe_encoder(model, cache, encode_batch)
+    while failures and encode_batch > 1:
+        encode_batch //= 2
+        n_windows, failures = _probe_encoder(model, cache, encode_batch)
+        compared += n_windows
     while True:
         n_rows, found = _probe_decoder(model, cache)
         compared += n_rows
@@ -81,6 +92,7 @@ def probe(model: WhisperModel, cache: KVCache, encode_batch: int) -> ProbeReport
         dtype=str(model.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         row_multiple=model.decoder.row_multiple,
+        encode_batch=encode_batch,
         n_compared=compared,
         failures=(*failures, *found),
     )
@@ -93,12 +105,15 @@ def _noise(*shape: int, device: torch.device) -> Tensor:
 
 
 def _probe_encoder(model: WhisperModel, cache: KVCache, encode_batch: int) -> tuple[int, list[str]]:
-    """Compare windows alone with the same windows in a full encoder batch."""
+    """Compare windows in a full encoder batch with the same windows alone.
+
+    In a batch of one, a window is compared with itself once more.
+    """
     config = model.config
     compared, found = 0, []
     for n_frames in sorted({config.window_frames(1), config.max_frames}):
-        if encode_batch == 1 or n_frames // 2 % POSITION_MULTIPLE:
-            continue
+        if n_frames // 2 % POSITION_MULTIPLE:
+            continue  # those are never encoded together
         mel = _noise(encode_batch, config.n_mels, n_frames, device=cache.device)
         together = model.encode(mel)
         differing = [

@@ -260,3 +260,14 @@ def test_encoder_batch_is_one_where_rows_would_not_divide() -> None:
     hook_on_batches(model, sizes.append)
     runner_of(model).encode([(0, window(60)), (1, window(60))])
     assert sizes == [1, 1]
+
+
+def test_encoder_batch_that_changes_bits_is_not_used() -> None:
+    runner = runner_of(encode_batch=4, probe=True)
+
+    def by_batch(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        return output * (1 + 1e-3) if len(output) > 1 else output
+
+    runner.model.encoder.register_forward_hook(by_batch)
+    runner.warm_up()
+    assert runner.encode_batch == 1

@@ -58,6 +58,17 @@ def test_rows_are_padded_further_where_their_number_matters(
     assert "batch invariance holds" in caplog.text
 
 
+def test_encoder_batch_is_halved_until_it_changes_no_bits(model: WhisperModel) -> None:
+    def depends_on_windows(_: nn.Module, __: object, out: Tensor) -> Tensor:
+        return out * (1 + 1e-3) if out.shape[0] > 3 else out
+
+    model.encoder.ln_post.register_forward_hook(depends_on_windows)
+    with torch.inference_mode():
+        report = probe(model, KVCache(CONFIG, 8, 8), encode_batch=8)
+    assert report.is_invariant
+    assert report.encode_batch == 2
+
+
 def test_kernel_that_nothing_helps_is_reported(
     model: WhisperModel, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,7 +82,8 @@ def test_kernel_that_nothing_helps_is_reported(
     with torch.inference_mode():
         report = probe(model, KVCache(CONFIG, 4, 4), encode_batch=2)
     assert not report.is_invariant
-    assert any("windows of 64 frames" in failure for failure in report.failures)
+    assert report.encode_batch == 1
+    assert any("1 windows of 64 frames" in failure for failure in report.failures)
     assert any("rows at 4" in failure for failure in report.failures)
     report.log(logging.getLogger("earshot"))
     assert "does NOT hold" in caplog.text
