@@ -24,10 +24,11 @@ N_MELS = 80
 
 def change_speed(samples: Wave, factor: float) -> Wave:
     """Play faster (factor > 1): tempo, pitch and formants move together."""
-    count = max(int(len(samples) / factor), 1)
-    at = np.arange(count, dtype=np.float32) * np.float32(factor)
-    resampled = np.interp(at, np.arange(len(samples), dtype=np.float32), samples)
-    return np.asarray(resampled, np.float32)
+    count, last = max(int(len(samples) / factor), 1), len(samples) - 1
+    at = np.arange(count, dtype=np.float64) * factor
+    left = np.minimum(at.astype(np.int64), last)
+    before, after = samples[left], samples[np.minimum(left + 1, last)]
+    return np.asarray(before + (after - before) * (at - left).astype(np.float32), np.float32)
 
 
 def set_level(samples: Wave, rms: float) -> Wave:

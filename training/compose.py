@@ -6,18 +6,53 @@ Knows nothing about batches or the model.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 
 from training import augment
 from training.augment import SAMPLE_RATE, Wave
+from training.labels import FRAME_SAMPLES, SILENT, Labels
 from training.material import Item, Material, pick
+from training.mosaic import Mosaics
 from training.others import OtherSounds, Utterance
-from training.synthesis import speech_level, trim
 from training.targets import Spoken
 
-Piece = tuple[Wave, tuple[str, ...]]
+SOURCES = (
+    # source, share of short and of longer utterances, slowest and fastest
+    ("fsdd", 0.36, 0.20, (0.75, 1.33)),
+    ("cuts", 0.28, 0.22, (0.78, 1.25)),
+    ("mosaic", 0.24, 0.24, (0.78, 1.25)),
+    ("tts", 0.12, 0.08, (0.8, 1.25)),
+    ("strings", 0.0, 0.14, (0.75, 1.3)),
+    ("tts strings", 0.0, 0.12, (0.8, 1.25)),
+)
+SHORT = SAMPLE_RATE
+"""Samples up to which an utterance is made of single words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Something to be joined: its words, each with its first and last frame."""
+
+    samples: Wave
+    labels: Labels
+    words: list[tuple[str, int, int]]
+
+    @classmethod
+    def of(cls, item: Item) -> Piece:
+        """Return a clip as it is; a single word lasts as long as its clip."""
+        words = [(item.entry.text, 0, len(item.labels.tags))]
+        if len(item.words) > 1 and item.alignment:
+            words = [(word, first, first + n) for word, first, n in item.alignment.words]
+        return cls(item.samples, item.labels, words)
+
+    def at_speed(self, factor: float) -> Piece:
+        """Return it played `factor` times as fast."""
+        samples = augment.change_speed(self.samples, factor)
+        words = [(word, int(a / factor), int(b / factor)) for word, a, b in self.words]
+        return Piece(samples, self.labels.at_speed(factor, len(samples)), words)
 
 
 class Composer:
@@ -28,7 +63,24 @@ class Composer:
         self.rng = rng
         self.digit_share = 0.6
         self.others = OtherSounds(material, rng)
-        cuts = material.words.get("cuts", {})
+        recorded = ("speechocean762", "ljspeech")
+        strings = {
+            source: {
+                speaker: [item for item in items if item.alignment]
+                for speaker, items in by_speaker.items()
+            }
+            for source, by_speaker in material.strings.items()
+        }
+        self._voices: dict[str, dict[str, list[Item]]] = {
+            "fsdd": material.words.get("fsdd", {}),
+            "cuts": material.words.get("cuts", {}),
+            "tts": material.words.get("tts", {}),
+            "strings": _some(strings.get("speechocean762", {})),
+            "tts strings": _some(strings.get("tts", {})),
+        }
+        sentences = [item for name in recorded for item in material.sentences.get(name, [])]
+        self._mosaics = Mosaics(sentences)
+        cuts = self._voices["cuts"]
         self._versatile = {
             speaker: items for speaker, items in cuts.items() if len({i.words for i in items}) > 4
         }
@@ -46,66 +98,63 @@ class Composer:
         draw = self.rng.random()
         if draw < self.digit_share:
             return self.digits(shortest, length)
-        return self.others.speech(length) if draw < 0.88 else self.others.no_speech(length)
+        speech = self.digit_share + 0.72 * (1 - self.digit_share)
+        return self.others.speech(length) if draw < speech else self.others.no_speech(length)
 
     def digits(self, shortest: int, length: int) -> Utterance:
         """Join words and strings of digits with pauses; some end with the last word."""
         rng = self.rng
-        source, speakers, speed = self._choose_voice(length)
-        factor = rng.uniform(0.75, 1.33) if speed else rng.uniform(0.75, 1.25)
+        source, (slowest, fastest) = self._choose_source(length)
+        factor = rng.uniform(slowest, fastest)
         one_speaker = rng.random() < 0.8
-        if source == "cuts":
-            speakers, one_speaker = self._cuts(one_speaker)
-        speaker = pick(rng, list(speakers))
+        voices = self._by_word if source == "cuts" else self._voices.get(source, {})
+        if source == "cuts" and self._versatile and one_speaker and rng.random() < 0.5:
+            voices = self._versatile
+        names = self._mosaics.speakers if source == "mosaic" else list(voices)
+        speaker = pick(rng, names)
         pieces: list[Piece] = []
-        budget = length - (int(rng.uniform(0, 0.3) * SAMPLE_RATE) if length > SAMPLE_RATE else 0)
+        budget = length - (int(rng.uniform(0, 0.3) * SAMPLE_RATE) if length > SHORT else 0)
         if rng.random() < 0.15:
             budget = int(budget * rng.uniform(0.15, 1))
         for _ in range(90):
-            item = pick(rng, speakers[speaker])
-            samples = self._clip(item, source)
-            samples = augment.change_speed(samples, factor * rng.uniform(0.95, 1.05))
+            piece = self._piece(source, speaker, voices)
+            piece = piece.at_speed(factor * rng.uniform(0.95, 1.05))
             pause = int(self._pause_s() * SAMPLE_RATE) if pieces else 0
-            if pause + len(samples) > budget:
+            if pause + len(piece.samples) > budget:
                 if pieces or budget < 0.3 * SAMPLE_RATE:
                     break
-                speaker = pick(rng, list(speakers))
+                speaker = pick(rng, names)
                 continue
-            budget -= len(samples) + pause
-            pieces.append((samples, item.words))
+            budget -= len(piece.samples) + pause
+            pieces.append(piece)
             if not one_speaker:
-                speaker = pick(rng, list(speakers))
+                speaker = pick(rng, names)
         if pieces and rng.random() < 0.5:
-            needed = sum(len(samples) for samples, _ in pieces)
+            needed = sum(len(piece.samples) for piece in pieces)
             needed += int(rng.uniform(0, 0.15) * len(pieces) * SAMPLE_RATE)
             length = min(max(needed, shortest), length)
         return self._lay_out(pieces, length)
 
-    def _choose_voice(self, length: int) -> tuple[str, dict[str, list[Item]], bool]:
-        """Return a source, its speakers' clips and whether to vary the speed widely."""
-        words = self.material.words
-        strings = self.material.strings if length > SAMPLE_RATE else {}
-        choices = [
-            (0.26 if length > SAMPLE_RATE else 0.6, "fsdd", words.get("fsdd"), True),
-            (0.40, "cuts", words.get("cuts"), False),
-            (0.13, "speechocean762", strings.get("speechocean762"), False),
-            (0.08, "tts", words.get("tts"), False),
-            (0.13, "tts", strings.get("tts"), False),
+    def _choose_source(self, length: int) -> tuple[str, tuple[float, float]]:
+        """Return where words come from and how much their speed varies."""
+        present = [
+            source
+            for source in SOURCES
+            if self._voices.get(source[0]) or (source[0] == "mosaic" and self._mosaics.speakers)
         ]
-        present = [choice for choice in choices if choice[2]]
-        weights = np.array([choice[0] for choice in present])
+        weights = np.array([source[1 if length <= SHORT else 2] for source in present])
         picked = present[int(self.rng.choice(len(present), p=weights / weights.sum()))]
-        assert picked[2] is not None
-        return picked[1], picked[2], picked[3]
+        return picked[0], picked[3]
 
-    def _cuts(self, one_speaker: bool) -> tuple[dict[str, list[Item]], bool]:
-        """Return words cut from strings and sentences: of one speaker, or by word of anybody.
-
-        Most people of whom there are cuts said nothing but "one".
-        """
-        if one_speaker and self.rng.random() < 0.5:
-            return self._versatile, True
-        return self._by_word, False
+    def _piece(self, source: str, speaker: str, voices: dict[str, list[Item]]) -> Piece:
+        rng = self.rng
+        if source == "mosaic":
+            samples, labels, word = self._mosaics.word(rng, speaker)
+            piece = Piece(samples, labels, [(word, 0, len(labels.tags))])
+        else:
+            piece = Piece.of(pick(rng, voices[speaker]))
+        level = 0.08 * 10 ** rng.uniform(-0.25, 0.25)
+        return Piece(augment.set_level(piece.samples, level), piece.labels, piece.words)
 
     def _pause_s(self) -> float:
         rng = self.rng
@@ -114,33 +163,32 @@ class Composer:
             return float(rng.uniform(0, 0.12))
         return float(rng.uniform(0.1, 0.5) if draw < 0.8 else rng.uniform(0.5, 2.5))
 
-    def _clip(self, item: Item, source: str) -> Wave:
-        samples = item.store.samples(item.entry)
-        if source == "speechocean762":
-            whole = (samples * 32767).astype(np.int16)
-            trimmed = trim(whole, 0.04, speech_level(whole))
-            samples = np.asarray(trimmed, np.float32) / np.float32(32768)
-        return augment.set_level(samples, 0.08 * 10 ** self.rng.uniform(-0.25, 0.25))
-
     def _lay_out(self, pieces: list[Piece], length: int) -> Utterance:
         """Place pieces in order in a silence of `length` samples, with pauses between them."""
         rng = self.rng
-        slack = length - sum(len(samples) for samples, _ in pieces)
+        slack = length - sum(len(piece.samples) for piece in pieces)
         gaps = np.array([self._pause_s() for _ in range(len(pieces) + 1)]) * SAMPLE_RATE
         gaps[0] *= rng.random() < 0.7
         gaps[-1] *= rng.random() < 0.7
         gaps *= min(1.0, slack / max(gaps.sum(), 1.0))
         gaps[pick(rng, (0, -1, int(rng.integers(len(gaps)))))] += slack - gaps.sum()
-        sound = np.zeros(length, np.float32)
+        sound, labels = np.zeros(length, np.float32), Labels.filled(length, 0, SILENT)
         spoken, position = [], 0
-        for gap, (samples, words) in zip(gaps, pieces, strict=False):
+        for gap, piece in zip(gaps, pieces, strict=False):
             position += int(gap)
-            end = min(position + len(samples), length)
-            sound[position:end] += samples[: end - position]
-            spoken.append(Spoken(position / SAMPLE_RATE, end / SAMPLE_RATE, words))
+            end = min(position + len(piece.samples), length)
+            sound[position:end] += piece.samples[: end - position]
+            labels.place(piece.labels, position)
+            for word, first, last in piece.words:
+                start_s = position / SAMPLE_RATE + first * FRAME_SAMPLES / SAMPLE_RATE
+                end_s = position / SAMPLE_RATE + last * FRAME_SAMPLES / SAMPLE_RATE
+                spoken.append(Spoken(start_s, min(end_s, end / SAMPLE_RATE), (word,)))
             position = end
-        text = " ".join(word for item in spoken for word in item.words)
-        return Utterance(sound, spoken, text, is_speech=bool(spoken), is_scored=True)
+        return Utterance(sound, spoken, labels, is_speech=bool(spoken), is_scored=True)
+
+
+def _some(voices: dict[str, list[Item]]) -> dict[str, list[Item]]:
+    return {speaker: items for speaker, items in voices.items() if items}
 
 
 def degrade(utterance: Utterance, composer: Composer, strength: float) -> Wave:
@@ -161,4 +209,5 @@ def degrade(utterance: Utterance, composer: Composer, strength: float) -> Wave:
             hiss = augment.set_level(composer.others.coloured(len(sound)), 1.0)
         sound = sound + floor * hiss
     gain = np.float32(10 ** rng.uniform(-2, 0.3))
-    return np.asarray(np.clip(sound * gain, -1, 1), np.float32)
+    coarse = np.round(np.clip(sound * gain, -1, 1) * 32767)  # 16 bits, of which a whisper uses few
+    return np.asarray(coarse / 32767, np.float32)

@@ -14,23 +14,18 @@ import torch
 from torch import Tensor
 
 from service.audio.mel import HOP_LENGTH
-from training.augment import SAMPLE_RATE
 from training.compose import Composer, degrade
-from training.corpora import DIGITS
+from training.labels import SILENT, UNKNOWN, Labels8
 from training.material import Material
 from training.others import Utterance
-from training.phonemes import Lexicon
 from training.spectrogram import MAX_FRAMES, ROUNDING_FRAMES, Spectrogram
 from training.targets import IGNORE, TokenTargets, collate, token_targets
 
 SHORTEST = 2000
 """Samples of the shortest utterance: an eighth of a second."""
-SILENT, OTHER, FIRST_DIGIT = 0, 1, 2
-POSITIONS_PER_S = 50
-QUIET, LOUD = 0.005, 0.03
-"""Levels (RMS) under which a position in a sentence is silent, and over which it is speech."""
-EASY_STEPS, RAMP_STEPS = 2200, 9000
-LESSONS = ((500, 128), (900, 192), (2600, 384), (9500, 512))
+FRAMES_PER_POSITION = 2
+EASY_STEPS, RAMP_STEPS = 1500, 5000
+LESSONS = ((600, 192), (1500, 320), (4000, 640))
 """Until which step batches are at most so many frames long."""
 
 
@@ -38,17 +33,14 @@ LESSONS = ((500, 128), (900, 192), (2600, 384), (9500, 512))
 class Batch:
     """A batch of windows of `t` frames, with targets of `s` tokens.
 
-    Shapes: mel f32[b n_mels t]; inputs, labels i64[b s]; tags i64[b t/2]; sounds i64[all of them].
-
+    Shapes: mel f32[b n_mels t]; inputs, labels i64[b s]; phones, tags i64[b t/2].
     """
 
     mel: Tensor
     inputs: Tensor
     labels: Tensor
+    phones: Tensor
     tags: Tensor
-    sounds: Tensor
-    sound_lengths: Tensor
-    sound_rows: Tensor
 
     @property
     def seconds(self) -> float:
@@ -62,16 +54,15 @@ def strength_at(step: int) -> float:
 
 
 def choose_frames(rng: random.Random, step: int) -> int:
-    """Return the frames of a batch: mostly 1.5 to 8 s, some shorter, a few up to 30 s.
+    """Return the frames of a batch: a quarter single words, most up to 8 s, a few up to 30 s.
 
-    It begins with single words, from which a model learns to listen within minutes, and takes
-    several times as long otherwise.
+    It begins with short ones, from which a model learns to listen several times as fast.
     """
     frames: float
     draw = rng.random()
     longest = next((frames for until, frames in LESSONS if step < until), MAX_FRAMES)
-    if draw < 0.15:
-        frames = ROUNDING_FRAMES * rng.choice((1, 1, 2))
+    if draw < 0.25:
+        frames = ROUNDING_FRAMES * rng.choice((1, 1, 1, 2))
     elif longest < MAX_FRAMES:
         frames = rng.uniform(64, longest)
     elif draw < 0.88:
@@ -91,12 +82,9 @@ def choose_prompt(rng: random.Random) -> int:
 class BatchSource:
     """Makes the batch of a step; the same step of the same rank is the same batch."""
 
-    def __init__(
-        self, material: Material, lexicon: Lexicon, seed: int, rank: int, frames_per_batch: int
-    ) -> None:
+    def __init__(self, material: Material, seed: int, rank: int, frames_per_batch: int) -> None:
         self.composer = Composer(material, np.random.default_rng(0))
         self.seed, self.rank, self.frames_per_batch = seed, rank, frames_per_batch
-        self._lexicon = lexicon
         self._spectrogram = Spectrogram()
 
     def batch(self, step: int) -> Batch:
@@ -104,11 +92,10 @@ class BatchSource:
         shared = random.Random(self.seed * 1_000_003 + step)
         strength = strength_at(step)
         frames = choose_frames(shared, step)
-        prompt = choose_prompt(shared) if strength == 1 else 0
+        prompt = choose_prompt(shared) if step >= LESSONS[-1][0] else 0
         rng = np.random.default_rng((self.seed, step, self.rank))
         torch.manual_seed(int(rng.integers(2**31)))
         self.composer.reseed(rng)
-        self.composer.digit_share = 0.6 if step >= LESSONS[-2][0] else 0.75
         count = max(2, min(self.frames_per_batch // frames, 48))
         utterances, sounds = [], []
         for _ in range(count):
@@ -122,33 +109,21 @@ class BatchSource:
         mel = self._spectrogram(sounds, frames, rng, strength)
         chooser = random.Random(int(rng.integers(2**31)))
         inputs, labels = collate([_targets(u, chooser, prompt) for u in utterances])
-        tags = torch.stack([tag_positions(item, frames // 2) for item in utterances])
-        return Batch(mel, inputs, labels, tags, *self._sounds(utterances))
-
-    def _sounds(self, utterances: list[Utterance]) -> tuple[Tensor, Tensor, Tensor]:
-        rows = [row for row, item in enumerate(utterances) if item.text is not None]
-        spoken = [self._lexicon.text(utterances[row].text or "") for row in rows]
-        flat = [sound for sounds in spoken for sound in sounds]
-        lengths = [len(sounds) for sounds in spoken]
-        return torch.tensor(flat), torch.tensor(lengths), torch.tensor(rows)
+        heard = [item.labels for item in utterances]
+        phones = torch.stack([at_positions(labels.phones, frames // 2) for labels in heard])
+        tags = torch.stack([at_positions(labels.tags, frames // 2) for labels in heard])
+        return Batch(mel, inputs, labels, phones, tags)
 
 
-def tag_positions(utterance: Utterance, positions: int) -> Tensor:
-    """Return what is heard at each encoder position, i64[positions]: SILENT, OTHER or a digit.
+def at_positions(labels: Labels8, positions: int) -> Tensor:
+    """Return labels of 10 ms each at encoder positions, i64[positions]; IGNORE where unknown.
 
-    IGNORE within strings, whose inner times are not known, and in what is quiet in sentences.
+    Padding is silent.
     """
-    tags = torch.full((positions,), SILENT)
-    for item in utterance.spoken:
-        tag = DIGITS.index(item.words[0]) + FIRST_DIGIT if len(item.words) == 1 else IGNORE
-        tags[round(item.start_s * POSITIONS_PER_S) : round(item.end_s * POSITIONS_PER_S)] = tag
-    if utterance.is_speech and not utterance.spoken:
-        size = SAMPLE_RATE // POSITIONS_PER_S
-        whole = utterance.samples[: len(utterance.samples) // size * size].reshape(-1, size)
-        level = torch.from_numpy(np.sqrt(np.square(whole).mean(axis=1)))[:positions]
-        tags[: len(level)][level > QUIET] = IGNORE
-        tags[: len(level)][level > LOUD] = OTHER if utterance.is_scored else IGNORE
-    return tags
+    made = torch.full((positions,), SILENT)
+    found = torch.from_numpy(labels[::FRAMES_PER_POSITION].astype(np.int64))[:positions]
+    made[: len(found)] = found.masked_fill(found == UNKNOWN, IGNORE)
+    return made
 
 
 def _targets(utterance: Utterance, rng: random.Random, prompt: int) -> TokenTargets:

@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import jiwer
 import numpy as np
 import torch
+from torch import Tensor
 
 from training import augment
 from training.augment import SAMPLE_RATE, Wave
-from training.greedy import sounds, transcribe, words
+from training.data import at_positions
+from training.greedy import transcribe, words
 from training.material import Item, Material, is_negative, load_material
 from training.network import Trainee
-from training.phonemes import Lexicon
 from training.spectrogram import Spectrogram, window_frames
 
 
 @torch.inference_mode()
-def run(
-    model: Trainee, clips: list[Wave], *, timestamps: bool
-) -> tuple[list[list[str]], list[list[int]]]:
-    """Return the decoder's words and the CTC's sounds for each clip."""
+def run(model: Trainee, clips: list[Wave], *, timestamps: bool) -> list[list[str]]:
+    """Return the decoder's words for each clip."""
+    decoded: list[list[str]] = [[] for _ in clips]
+    for indices, mel in _by_length(clips):
+        tokens = transcribe(model.whisper, mel, timestamps=timestamps)
+        for index, row in zip(indices, tokens, strict=True):
+            decoded[index] = words(row)
+    return decoded
+
+
+@torch.inference_mode()
+def phones_right(model: Trainee, items: list[Item]) -> float:
+    """Return the share of positions whose phone, other than silence, is recognised."""
+    right = total = 0
+    for indices, mel in _by_length([item.samples for item in items]):
+        found = model.speller(model.whisper.encoder(mel)).argmax(dim=-1)
+        for index, row in zip(indices, found, strict=True):
+            wanted = at_positions(items[index].labels.phones, len(row))
+            sounding = wanted > 0
+            right += int((row == wanted)[sounding].sum())
+            total += int(sounding.sum())
+    return right / max(total, 1)
+
+
+def _by_length(clips: list[Wave]) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield windows of one length with the indices of their clips; mel f32[b n_mels t]."""
     spectrogram = Spectrogram()
     by_frames: dict[int, list[int]] = defaultdict(list)
     for index, sound in enumerate(clips):
         by_frames[window_frames(sound)].append(index)
-    decoded: list[list[str]] = [[] for _ in clips]
-    heard: list[list[int]] = [[] for _ in clips]
     for frames, indices in by_frames.items():
-        mel = spectrogram([clips[i] for i in indices], frames, None)
-        phonemes = sounds(model.spell(model.whisper.encoder(mel)))
-        tokens = transcribe(model.whisper, mel, timestamps=timestamps)
-        for index, text, row in zip(indices, phonemes, tokens, strict=True):
-            heard[index], decoded[index] = text, words(row)
-    return decoded, heard
+        yield indices, spectrogram([clips[i] for i in indices], frames, None)
 
 
 class Follower:
@@ -44,42 +61,42 @@ class Follower:
     def __init__(self, cache: Path) -> None:
         rng = np.random.default_rng(3)
         material = load_material(cache, "dev")
-        self._lexicon = Lexicon(cache / "lexicon.json")
-        strings = _strings(material)
+        strings = self.strings = _strings(material)
         self.texts = [item.entry.text for item in strings]
         self.clean = [_samples(item) for item in strings]
         self.noisy = [
             augment.add_noise(sound, _fit(rng, material.noises, len(sound)), 10.0)
             for sound in self.clean
         ]
-        known = _strings(load_material(cache, "train"))[::3]
-        self.known_texts = [item.entry.text for item in known]
-        self.known = [_samples(item) for item in known]
+        known = load_material(cache, "train")
+        strings = _strings(known)[::3]
+        self.known_texts = [item.entry.text for item in strings]
+        self.known = [_samples(item) for item in strings]
+        singles = [item for items in known.words["fsdd"].values() for item in items[::25]]
+        self.single_texts = [item.entry.text for item in singles]
+        self.singles = [_samples(item) for item in singles]
         others = [i for items in material.sentences.values() for i in items if is_negative(i)]
         self.others = [_samples(item) for item in others + material.noises[::2]]
-        self.other_texts = [item.entry.text for item in others]
+        self.sentences = others
 
     def report(self, model: Trainee) -> str:
         """Return one line of figures."""
-        clean, heard = run(model, self.clean, timestamps=True)
-        plain, _ = run(model, self.clean, timestamps=False)
-        noisy, _ = run(model, self.noisy, timestamps=True)
-        known, _ = run(model, self.known, timestamps=True)
-        others, other_heard = run(model, self.others, timestamps=True)
+        clean = run(model, self.clean, timestamps=True)
+        plain = run(model, self.clean, timestamps=False)
+        noisy = run(model, self.noisy, timestamps=True)
+        known = run(model, self.known, timestamps=True)
+        singles = run(model, self.singles, timestamps=True)
+        others = run(model, self.others, timestamps=True)
         false = sum(bool(found) for found in others) / len(others)
-        wrong = self._sounds(self.texts, heard), self._sounds(self.other_texts, other_heard)
         return (
             f"dev WER {_wer(self.texts, clean):.1%}, without timestamps "
             f"{_wer(self.texts, plain):.1%}, at 10 dB {_wer(self.texts, noisy):.1%}; "
-            f"heard in training {_wer(self.known_texts, known):.1%}; "
-            f"false digits {false:.1%}; "
-            f"phonemes wrong: digits {wrong[0]:.1%}, sentences {wrong[1]:.1%}"
+            f"of training strings {_wer(self.known_texts, known):.1%}, "
+            f"singles {_wer(self.single_texts, singles):.1%}; "
+            f"false digits {false:.1%}; phones right: digits "
+            f"{phones_right(model, self.strings):.1%}, "
+            f"sentences {phones_right(model, self.sentences):.1%}"
         )
-
-    def _sounds(self, texts: list[str], heard: list[list[int]]) -> float:
-        wanted = [" ".join(map(str, self._lexicon.text(text))) for text in texts]
-        rate: float = jiwer.wer(wanted, [" ".join(map(str, row)) for row in heard[: len(texts)]])
-        return rate
 
 
 def _strings(material: Material) -> list[Item]:
@@ -92,7 +109,7 @@ def _wer(texts: list[str], found: list[list[str]]) -> float:
 
 
 def _samples(item: Item) -> Wave:
-    return item.store.samples(item.entry)
+    return item.samples
 
 
 def _fit(rng: np.random.Generator, noises: list[Item], length: int) -> Wave:

@@ -75,10 +75,4 @@ def words(tokens: list[int]) -> list[str]:
     return [WORDS.get(token, "?") for token in tokens if token < EOT]
 
 
-def sounds(log_p: Tensor) -> list[list[int]]:
-    """Read CTC log-probabilities f32[b t sounds] greedily: repeats once, blanks not at all."""
-    rows = (torch.unique_consecutive(row).tolist() for row in log_p.argmax(dim=-1))
-    return [[sound for sound in row if sound] for row in rows]
-
-
-__all__ = ["NO_SPEECH", "apply_rules", "sounds", "transcribe", "words"]
+__all__ = ["NO_SPEECH", "apply_rules", "transcribe", "words"]

@@ -13,13 +13,13 @@ from torch import Tensor
 from service.model import WhisperModel
 from service.model.attention import CrossAttention, split_heads
 from training.compose import Composer
-from training.data import POSITIONS_PER_S
 from training.material import Material
 from training.spectrogram import Spectrogram, window_frames
 from training.targets import Spoken
 from training.vocabulary import NO_TIMESTAMPS, SOT, WORD_IDS
 
 UTTERANCES, SECONDS = 60, 5
+POSITIONS_PER_S = 50
 TOLERANCE_S = 0.1
 GOOD_SHARE = 0.9
 """Heads at least this good, relative to the best one, are taken."""

@@ -7,30 +7,59 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from numpy.random import Generator
 
+from training.augment import Wave
 from training.corpora import DIGITS, Clip
+from training.labels import FRAME_SAMPLES, SILENT, UNKNOWN, Aligned, Labels, read_alignments, tag_of
 from training.store import Entry, Store
 
 T = TypeVar("T")
-STORES = ("corpora", "tts", "pieces", "cuts")
+STORES = ("corpora", "tts")
+MARGIN_FRAMES = 3
+"""How much is kept before the first and after the last word of a string."""
+SHORTEST_WORD, LONGEST_WORD = 12, 100
+"""Frames of a word that is credible enough to be cut out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One clip and the store that holds it."""
+    """One clip, or a part of one, in the store that holds it.
+
+    Attributes:
+        alignment: where its words and phones are; None if that is not known.
+    """
 
     store: Store
     entry: Entry
+    labels: Labels
+    alignment: Aligned | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
         """The words that are said."""
         return tuple(self.entry.text.split())
+
+    @property
+    def samples(self) -> Wave:
+        """The audio, f32[n]."""
+        return self.store.samples(self.entry)
+
+    def part(self, first: int, last: int, text: str, source: str) -> Item:
+        """Return frames `first` to `last` as an item of its own."""
+        first, last = max(first, 0), min(last, self.entry.length // FRAME_SAMPLES)
+        alignment = self.alignment and Aligned(
+            [(w, at - first, n) for w, at, n in self.alignment.words if first <= at < last],
+            [(p, at - first, n) for p, at, n in self.alignment.phones if first <= at < last],
+        )
+        start = self.entry.start + first * FRAME_SAMPLES
+        length = (last - first) * FRAME_SAMPLES
+        entry = replace(self.entry, start=start, length=length, text=text, source=source)
+        return Item(self.store, entry, self.labels.part(first, last), alignment)
 
 
 @dataclass(slots=True)
@@ -54,6 +83,30 @@ class Material:
             by_speaker[entry.speaker].append(item)
         elif words:
             self.sentences.setdefault(entry.source, []).append(item)
+        if entry.source in ("speechocean762", "ljspeech"):
+            for cut in digits_in(item):
+                self.words.setdefault("cuts", defaultdict(list))[entry.speaker].append(cut)
+
+
+def digits_in(item: Item) -> list[Item]:
+    """Return the digits that somebody said within a string or a sentence."""
+    if item.alignment is None or len(item.words) < 2:
+        return []
+    return [
+        item.part(start - 1, start + count + 1, word, "cuts")
+        for word, start, count in item.alignment.words
+        if word in DIGITS and SHORTEST_WORD <= count <= LONGEST_WORD
+    ]
+
+
+def without_ends(item: Item) -> Item:
+    """Return a string from shortly before its first word until shortly after its last."""
+    if item.alignment is None:
+        return item
+    _, first, _ = item.alignment.words[0]
+    _, last, count = item.alignment.words[-1]
+    text, source = item.entry.text, item.entry.source
+    return item.part(first - MARGIN_FRAMES, last + count + MARGIN_FRAMES, text, source)
 
 
 def pick(rng: Generator, items: Sequence[T]) -> T:
@@ -68,15 +121,29 @@ def is_negative(item: Item) -> bool:
 
 
 def load_material(cache: Path, part: str) -> Material:
-    """Read the stores in `cache`; `cuts` (training.align) may still be missing."""
+    """Read the stores in `cache` and the alignments beside them."""
     material = Material()
     for name in STORES:
-        if not (cache / f"{name}.jsonl").exists():
-            continue
         store = Store(cache / name)
-        for entry in store.entries:
+        texts = [entry.text for entry in store.entries]
+        alignments = read_alignments(cache / f"{name}.phones.jsonl", texts)
+        for entry, alignment in zip(store.entries, alignments, strict=True):
             if entry.part == part:
-                material.add(Item(store, entry))
+                item = Item(store, entry, _labels(entry, alignment), alignment)
+                material.add(without_ends(item) if _is_string(item) else item)
     for items in material.sentences.values():
         items.sort(key=lambda item: item.entry.length)
     return material
+
+
+def _is_string(item: Item) -> bool:
+    return len(item.words) > 1 and all(word in DIGITS for word in item.words)
+
+
+def _labels(entry: Entry, alignment: Aligned | None) -> Labels:
+    if alignment is not None:
+        return alignment.labels(entry.length)
+    if not entry.text:
+        return Labels.filled(entry.length, 0, SILENT)
+    tags = {tag_of(word) for word in entry.text.split()}
+    return Labels.filled(entry.length, UNKNOWN, tags.pop() if len(tags) == 1 else UNKNOWN)

@@ -10,16 +10,14 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from service.model import WhisperConfig, WhisperModel
 from service.model.attention import CrossAttention, SelfAttention
 from service.model.whisper import sinusoids
-from training.phonemes import N_SOUNDS
+from training.labels import N_TAGS, PHONES
 from training.spectrogram import ROUNDING_FRAMES
 from training.vocabulary import N_VOCAB
 
-N_TAGS = 12
 WIDTH, HEAD_WIDTH, LAYERS = 160, 32, 4
 
 
@@ -44,13 +42,13 @@ def builtin_config() -> WhisperConfig:
 class Trainee(nn.Module):
     """A WhisperModel, and over the encoder's output two heads that are not shipped.
 
-    `speller` is a CTC over phonemes; `tagger` says which digit, if any, is heard at a position.
+    At each position, `speller` says which phone is heard, and `tagger` which digit, if any.
     """
 
     def __init__(self, config: WhisperConfig, dropout: float = 0.04) -> None:
         super().__init__()
         self.whisper = WhisperModel(config)
-        self.speller = nn.Linear(config.d_model, N_SOUNDS)
+        self.speller = nn.Linear(config.d_model, len(PHONES))
         self.tagger = nn.Linear(config.d_model, N_TAGS)
         self.dropout = dropout
         initialise(self.whisper)
@@ -64,17 +62,13 @@ class Trainee(nn.Module):
     def forward(self, mel: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the three losses are computed from.
 
-        Shapes: mel [b n_mels t], inputs i64[b s] -> logits f32[b s n_vocab], log-probabilities
-        f32[b t/2 sounds], tag logits f32[b t/2 tags].
+        Shapes: mel [b n_mels t], inputs i64[b s] -> logits f32[b s n_vocab], phone logits
+        f32[b t/2 phones], tag logits f32[b t/2 tags].
         """
         encoder_output = self.whisper.encoder(mel)
         logits = self.whisper.decoder(inputs, encoder_output)
-        tags = self.tagger(encoder_output).float()
-        return logits.float(), self.spell(encoder_output), tags
-
-    def spell(self, encoder_output: Tensor) -> Tensor:
-        """[b t d_model] -> CTC log-probabilities f32[b t sounds], the blank first."""
-        return F.log_softmax(self.speller(encoder_output).float(), dim=-1)
+        phones, tags = self.speller(encoder_output), self.tagger(encoder_output)
+        return logits.float(), phones.float(), tags.float()
 
     def _drop(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         """Drop channels of an item at all its positions: cheaper than one by one."""

@@ -13,17 +13,18 @@ from numpy.random import Generator
 
 from training import augment
 from training.augment import SAMPLE_RATE, Wave
+from training.labels import FRAME_SAMPLES, SILENT, Labels
 from training.material import Material, is_negative, pick
 from training.targets import Spoken
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A composed waveform and what is in it; `text` is None where nobody knows it."""
+    """A composed waveform and what is in it."""
 
     samples: Wave
     spoken: list[Spoken]
-    text: str | None
+    labels: Labels
     is_speech: bool
     is_scored: bool
     """Whether the decoder learns from it: not from sentences that have digits among words."""
@@ -58,35 +59,41 @@ class OtherSounds:
         lengths = self._lengths[id(items)]
         factor = rng.uniform(0.8, 1.25)
         sound = np.zeros(length, np.float32)
-        texts: list[str] = []
+        labels = Labels.filled(length, 0, SILENT)
+        found = False
         scored, position = True, int(rng.uniform(0, 0.2) * SAMPLE_RATE)
-        while rng.random() < 0.9 or not texts:
+        while rng.random() < 0.9 or not found:
             fitting = bisect_right(lengths, (length - position) * factor)
             if fitting < 3:
                 break
             item = items[int(fitting * rng.uniform(0.0, 1.0) ** 0.5)]
-            samples = augment.change_speed(item.store.samples(item.entry), factor)
+            samples = augment.change_speed(item.samples, factor)
             samples = augment.set_level(samples, 0.08)[: length - position]
             sound[position : position + len(samples)] = samples
+            labels.place(item.labels.at_speed(factor, len(samples)), position)
             position += len(samples) + int(rng.uniform(0, 0.5) * SAMPLE_RATE)
-            texts.append(item.entry.text)
+            found = True
             scored &= table is self._negatives or is_negative(item)
-        if not texts:
-            return Utterance(self._excerpt(length), [], None, is_speech=True, is_scored=True)
-        return Utterance(sound, [], " ".join(texts), True, scored)
+        if not found:
+            return Utterance(*self._excerpt(length), is_speech=True, is_scored=True)
+        return Utterance(sound, [], labels, is_speech=True, is_scored=scored)
 
-    def _excerpt(self, length: int) -> Wave:
+    def _excerpt(self, length: int) -> tuple[Wave, list[Spoken], Labels]:
         """Return some of a sentence that has no digits in it."""
         rng = self.rng
         items = self._negatives["speechocean762" if rng.random() < 0.7 else "tts"]
         item = pick(rng, items)
-        clip = augment.change_speed(item.store.samples(item.entry), rng.uniform(0.8, 1.25))
-        size = min(int(length * rng.uniform(0.5, 1)), len(clip))
-        start = int(rng.integers(len(clip) - size + 1))
-        sound = np.zeros(length, np.float32)
-        at = int(rng.integers(length - size + 1))
-        sound[at : at + size] = augment.set_level(clip[start : start + size], 0.08)
-        return sound
+        factor = rng.uniform(0.8, 1.25)
+        frames = item.entry.length // FRAME_SAMPLES
+        size = min(int(length * rng.uniform(0.5, 1) * factor) // FRAME_SAMPLES, frames)
+        start = int(rng.integers(frames - size + 1))
+        piece = item.part(start, start + size, "", item.entry.source)
+        clip = augment.change_speed(piece.samples, factor)[:length]
+        sound, labels = np.zeros(length, np.float32), Labels.filled(length, 0, SILENT)
+        at = int(rng.integers((length - len(clip)) // FRAME_SAMPLES + 1)) * FRAME_SAMPLES
+        sound[at : at + len(clip)] = augment.set_level(clip, 0.08)
+        labels.place(piece.labels.at_speed(factor, len(clip)), at)
+        return sound, [], labels
 
     def no_speech(self, length: int) -> Utterance:
         """Return noise, tones or nothing."""
@@ -97,7 +104,8 @@ class OtherSounds:
             sound = augment.tones(self.rng, length) * np.float32(0.1)
         else:
             sound = self.noise(length)
-        return Utterance(sound, [], "", is_speech=False, is_scored=True)
+        labels = Labels.filled(length, 0, SILENT)
+        return Utterance(sound, [], labels, is_speech=False, is_scored=True)
 
     def noise(self, length: int) -> Wave:
         """Return environmental or coloured noise, or both."""
@@ -120,14 +128,17 @@ class OtherSounds:
     def _recorded_noise(self, length: int) -> Wave:
         rng = self.rng
         item = pick(rng, self._noises)
-        clip = augment.change_speed(item.store.samples(item.entry), rng.uniform(0.7, 1.4))
-        clip = np.tile(clip, -(-length // len(clip)) + 1)
-        start = int(rng.integers(len(clip) - length + 1))
-        return augment.set_level(clip[start : start + length], 0.06)
+        factor = rng.uniform(0.7, 1.4)
+        needed = int(length * factor) + 2
+        clip = item.samples
+        clip = np.tile(clip, -(-needed // len(clip)) + 1)
+        start = int(rng.integers(len(clip) - needed + 1))
+        clip = augment.change_speed(clip[start : start + needed], factor)
+        return augment.set_level(np.resize(clip, length), 0.06)
 
     def babble(self, length: int) -> Wave:
         """Return several people talking at once, none of them saying digits."""
-        people = [self._excerpt(length) for _ in range(self.rng.integers(2, 6))]
+        people = [self._excerpt(length)[0] for _ in range(self.rng.integers(2, 6))]
         return np.asarray(np.sum(people, axis=0), np.float32)
 
     def background(self, length: int) -> Wave:

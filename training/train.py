@@ -29,11 +29,12 @@ from torch.nn import functional as F
 from training.data import Batch, BatchSource
 from training.follow import Follower
 from training.material import load_material
+from training.muon import Muon, summed
 from training.network import AveragedWeights, Trainee, builtin_config
-from training.phonemes import Lexicon
 from training.targets import IGNORE, decoder_loss
 
-CTC_WEIGHT, TAG_WEIGHT = 0.3, 0.7
+PHONE_WEIGHT, TAG_WEIGHT = 0.7, 0.4
+WEIGHT_DECAY = 0.05
 CHECKPOINT_S, REPORT_S = 100, 150
 
 
@@ -59,26 +60,39 @@ def learning_rate(options: Options, step: int, elapsed_s: float) -> float:
 
 def losses(model: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the decoder's loss and the weighted sum of the auxiliary ones, each f32[]."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits, log_p, tags = model(batch.mel, batch.inputs)
+    logits, phones, tags = model(batch.mel, batch.inputs)
     said = decoder_loss(logits, batch.labels) if (batch.labels >= 0).any() else logits.sum() * 0
-    known = (batch.tags != IGNORE).sum().clamp(min=1)
-    tagged = F.cross_entropy(
-        tags.flatten(0, 1), batch.tags.flatten(), ignore_index=IGNORE, reduction="sum"
+    heard = position_loss(phones, batch.phones), position_loss(tags, batch.tags)
+    return said, PHONE_WEIGHT * heard[0] + TAG_WEIGHT * heard[1]
+
+
+def position_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy at the positions whose label is known.
+
+    Shapes: logits f32[b t classes], labels i64[b t] -> f32[].
+    """
+    known = (labels != IGNORE).sum().clamp(min=1)
+    total = F.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
     )
-    tagged = tagged / known
-    if not len(batch.sound_rows):
-        return said, TAG_WEIGHT * tagged + log_p.sum() * 0
-    spelt = F.ctc_loss(
-        log_p[batch.sound_rows].transpose(0, 1),
-        batch.sounds,
-        torch.full_like(batch.sound_lengths, log_p.shape[1]),
-        batch.sound_lengths,
-        reduction="none",
-        zero_infinity=True,
-    )
-    spelling = (spelt / (batch.sound_lengths + 4)).mean()
-    return said, CTC_WEIGHT * spelling + TAG_WEIGHT * tagged
+    return total / known
+
+
+def optimizers(model: Trainee, rate: float) -> tuple[torch.optim.Optimizer, ...]:
+    """Return Muon for the matrices inside the layers and AdamW for everything else."""
+    inside = [
+        parameter
+        for name, parameter in model.whisper.named_parameters()
+        if parameter.ndim == 2 and "embedding" not in name
+    ]
+    taken = {id(parameter) for parameter in inside}
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+    return Muon(inside, lr=rate, weight_decay=WEIGHT_DECAY), adam
 
 
 class Trainer:
@@ -89,18 +103,10 @@ class Trainer:
         self.options, self.rank, self.ranks = options, rank, ranks
         self.model = Trainee(builtin_config())
         self.average = AveragedWeights(self.model)
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim == 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}],
-            lr=options.peak_rate,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
+        self.optimizers = optimizers(self.model, options.peak_rate)
         self.step, self.elapsed_s = 0, 0.0
         material = load_material(options.cache, "train")
-        lexicon = Lexicon(options.cache / "lexicon.json")
-        self.source = BatchSource(material, lexicon, options.seed, rank, options.frames_per_batch)
+        self.source = BatchSource(material, options.seed, rank, options.frames_per_batch)
 
     @property
     def path(self) -> Path:
@@ -110,36 +116,35 @@ class Trainer:
     def train_step(self) -> tuple[float, float, float]:
         """Take one step; return both losses and the seconds of audio on this rank."""
         rate = learning_rate(self.options, self.step, self.elapsed_s)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         batch = self.source.batch(self.step)
-        said, spelt = losses(self.model, batch)
-        self.optimizer.zero_grad(set_to_none=False)
-        (said + spelt).backward()  # type: ignore[no-untyped-call]
+        said, heard = losses(self.model, batch)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=False)
+        (said + heard).backward()  # type: ignore[no-untyped-call]
         self._share_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         self.average.update(self.model, self.step)
-        return said.item(), spelt.item(), batch.seconds
+        return said.item(), heard.item(), batch.seconds
 
     def _share_gradients(self) -> None:
         if self.ranks == 1:
             return
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.ranks
-        sizes = [gradient.numel() for gradient in gradients]
-        for gradient, part in zip(gradients, torch.split(flat, sizes), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        for gradient, total in zip(gradients, summed(gradients), strict=True):
+            torch.div(total, self.ranks, out=gradient)
 
     def save(self) -> None:
         """Write everything that resuming needs, atomically."""
         state = {
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "elapsed_s": self.elapsed_s,
         }
@@ -154,7 +159,8 @@ class Trainer:
         state = torch.load(self.path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
 
 
@@ -170,8 +176,8 @@ def fit(trainer: Trainer, console: Console) -> None:
         until_s = min(total_s, 60 * trainer.options.stop_at)
         while trainer.elapsed_s < until_s:
             began = time.monotonic()
-            said, spelt, audio_s = trainer.train_step()
-            means = [0.98 * means[0] + 0.02 * said, 0.98 * means[1] + 0.02 * spelt]
+            said, heard, audio_s = trainer.train_step()
+            means = [0.98 * means[0] + 0.02 * said, 0.98 * means[1] + 0.02 * heard]
             seconds += audio_s * trainer.ranks
             trainer.elapsed_s = _agree(trainer, trainer.elapsed_s + time.monotonic() - began)
             if follower and trainer.step % 50 == 0:
@@ -205,7 +211,7 @@ def _agree(trainer: Trainer, elapsed_s: float) -> float:
 def main(
     cache: Annotated[Path, typer.Option(help="Folder with prepared audio.")],
     folder: Annotated[Path, typer.Option(help="Folder for checkpoints.")],
-    minutes: Annotated[float, typer.Option(help="Training time.")] = 150,
+    minutes: Annotated[float, typer.Option(help="Training time.")] = 108,
     stop_at: Annotated[float, typer.Option(help="Stop here, to be resumed.")] = math.inf,
     peak_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     seed: int = 1,

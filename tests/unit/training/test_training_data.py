@@ -1,22 +1,27 @@
 """Batches are what the model meets in service, and their labels are where the words are."""
 
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from service.audio.mel import LogMelSpectrogram
 from training.compose import Composer, degrade
-from training.data import FIRST_DIGIT, OTHER, SILENT, choose_frames, tag_positions
+from training.corpora import DIGITS
+from training.data import BatchSource, at_positions, choose_frames
+from training.labels import FIRST_DIGIT, OTHER, PHONE_IDS, PHONES, SILENT, UNKNOWN
 from training.material import Item, Material, load_material
-from training.others import Utterance
+from training.mosaic import PRONUNCIATIONS, Mosaics
 from training.spectrogram import Spectrogram, window_frames
 from training.store import Entry, Store, write_store
-from training.targets import IGNORE, Spoken
+from training.targets import IGNORE
 
 SECOND = 16_000
+SPOKEN = {"three": "IY", "four": "AO", "one": "AH", "two": "UW"}
 
 
 def entry(text: str, source: str, speaker: str = "somebody") -> Entry:
@@ -32,11 +37,33 @@ def made_material(tmp_path: Path) -> Material:
         (sound, entry("two", "fsdd")),
         (sound, entry("three four", "tts")),
         (np.tile(sound, 3), entry("we walk home", "speechocean762")),
+        (np.tile(sound, 2), entry("walk two blocks to", "speechocean762")),
         (np.tile(sound, 10), entry("", "noise_esc10")),
     ]
     clips += [(np.tile(sound, 2), entry("they walk", source)) for source in ("tts", "ljspeech")]
-    write_store(tmp_path / "corpora", clips)
+    for name in ("corpora", "tts"):
+        write_clips(tmp_path, name, [c for c in clips if (c[1].source == "tts") == (name == "tts")])
     return load_material(tmp_path, "train")
+
+
+def write_clips(folder: Path, name: str, clips: list[tuple[NDArray[np.int16], Entry]]) -> None:
+    """Write a store whose clips are aligned as if all their words were equally long."""
+    write_store(folder / name, clips)
+    rows = []
+    for sound, item in clips:
+        words = item.text.split()
+        size = len(sound) // 160 // max(len(words), 1)
+        phones = [SPOKEN.get(word, "AH") for word in words]
+        rows.append(
+            {
+                "words": [(word, n * size, size) for n, word in enumerate(words)],
+                "phones": [(phone, n * size, size) for n, phone in enumerate(phones)],
+            }
+            if words
+            else None
+        )
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / f"{name}.phones.jsonl").write_text(lines, encoding="utf-8")
 
 
 def test_a_store_gives_back_what_was_written(tmp_path: Path) -> None:
@@ -71,20 +98,91 @@ def test_joined_words_do_not_overlap(material: Material) -> None:
         assert not times or times[-1] <= 6.0
 
 
-def test_positions_are_tagged_with_what_is_heard_there() -> None:
-    silence = np.zeros(2 * SECOND, np.float32)
-    spoken = [Spoken(0.2, 0.4, ("three",)), Spoken(0.6, 1.0, ("one", "two"))]
-    tags = tag_positions(Utterance(silence, spoken, "", True, True), 128)
-    assert set(tags[10:20].tolist()) == {FIRST_DIGIT + 3}
-    assert set(tags[30:50].tolist()) == {IGNORE}
-    assert set(tags[50:].tolist()) == {SILENT}
+def test_digits_within_strings_become_words(material: Material) -> None:
+    item = material.strings["tts"]["somebody"][0]
+    assert item.alignment is not None
+    assert [(word, count) for word, _, count in item.alignment.words] == [
+        ("three", 25),
+        ("four", 25),
+    ]
+    assert set(item.labels.tags[5:20]) == {FIRST_DIGIT + 3}
+    assert set(item.labels.tags[30:45]) == {FIRST_DIGIT + 4}
+    assert set(item.labels.phones[5:20]) == {PHONE_IDS["IY"]}
 
 
-def test_loud_positions_of_other_speech_are_tagged_as_such() -> None:
-    sound = np.concatenate([np.zeros(SECOND), np.full(SECOND, 0.1)]).astype(np.float32)
-    tags = tag_positions(Utterance(sound, [], "they walk", True, True), 128)
-    assert set(tags[:50].tolist()) == {SILENT}
-    assert set(tags[50:100].tolist()) == {OTHER}
+def test_digits_are_cut_out_of_what_else_was_said(material: Material) -> None:
+    cut = material.words["cuts"]["somebody"][0]
+    assert cut.words == ("two",)
+    assert cut.entry.length == 27 * 160
+    sentence = next(i for i in material.sentences["speechocean762"] if "two" in i.words)
+    assert np.array_equal(cut.samples, sentence.samples[24 * 160 : 51 * 160])
+
+
+def test_labels_follow_the_words_when_they_are_joined(material: Material) -> None:
+    composer = Composer(material, np.random.default_rng(2))
+    for _ in range(20):
+        utterance = composer.digits(SECOND, 6 * SECOND)
+        for item in utterance.spoken:
+            middle = round((item.start_s + item.end_s) / 2 * 100)
+            wanted = FIRST_DIGIT + DIGITS.index(item.words[0])
+            assert utterance.labels.tags[middle] == wanted
+
+
+def test_sentences_are_tagged_as_other_speech(material: Material) -> None:
+    composer = Composer(material, np.random.default_rng(2))
+    tags = {int(tag) for _ in range(30) for tag in composer.others.speech(3 * SECOND).labels.tags}
+    assert tags == {SILENT, OTHER}
+
+
+def test_a_clip_without_alignment_teaches_what_is_certain(tmp_path: Path) -> None:
+    sound = np.full(SECOND // 2, 500, np.int16)
+    for name in ("corpora", "tts"):
+        write_store(tmp_path / name, [(sound, entry("one", "fsdd")), (sound, entry("up", "tts"))])
+        (tmp_path / f"{name}.phones.jsonl").write_text('{"words": [], "phones": []}\nnull\n')
+    one = load_material(tmp_path, "train").words["fsdd"]["somebody"][0]
+    assert set(one.labels.tags) == {FIRST_DIGIT + 1}
+    assert set(one.labels.phones) == {UNKNOWN}
+
+
+def test_positions_are_every_other_label_and_padding_is_silent() -> None:
+    labels = np.array([3, 9, UNKNOWN, 9, 4], np.uint8)
+    assert at_positions(labels, 5).tolist() == [3, IGNORE, 4, 0, 0]
+
+
+def test_a_digit_is_put_together_from_the_sounds_of_a_sentence(tmp_path: Path) -> None:
+    phones = sorted({p for spoken in PRONUNCIATIONS.values() for t in spoken for p in t.split()})
+    sound = np.repeat(np.arange(len(phones), dtype=np.int16) * 100 + 1000, 1600)
+    write_store(tmp_path / "corpora", [(sound, entry("they walk", "speechocean762"))])
+    row = {
+        "words": [("they", 0, 10), ("walk", 10, 10)],
+        "phones": [(phone, n * 10, 10) for n, phone in enumerate(phones)],
+    }
+    (tmp_path / "corpora.phones.jsonl").write_text(json.dumps(row) + "\n")
+    write_clips(tmp_path, "tts", [(sound, entry("up", "tts"))])
+    mosaics = Mosaics(load_material(tmp_path, "train").sentences["speechocean762"])
+    assert mosaics.speakers == ["somebody"]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        samples, labels, word = mosaics.word(rng, "somebody")
+        said = [PHONES[index] for index in labels.phones[5::10]]
+        assert " ".join(said) in PRONUNCIATIONS[word]
+        assert set(labels.tags) == {FIRST_DIGIT + DIGITS.index(word)}
+        assert abs(len(samples) - len(labels.tags) * 160) <= 160
+        gain = 0.08 / np.sqrt(np.mean((sound / 32768.0) ** 2))
+        middles = [samples[n * 1600 + 800] for n in range(len(said))]
+        wanted = [(phones.index(phone) * 100 + 1000) / 32768 * gain for phone in said]
+        assert np.allclose(middles, wanted, rtol=1e-4)
+
+
+def test_batches_repeat_and_their_parts_agree(material: Material) -> None:
+    source = BatchSource(material, seed=1, rank=0, frames_per_batch=1500)
+    first = source.batch(3)
+    source.batch(4)
+    again = source.batch(3)
+    assert torch.equal(first.mel, again.mel)
+    assert torch.equal(first.labels, again.labels)
+    assert first.phones.shape == first.tags.shape == (len(first.mel), first.mel.shape[2] // 2)
+    assert first.inputs.shape == first.labels.shape
 
 
 def test_the_spectrogram_is_the_services_and_padded_in_mel_space() -> None:
@@ -100,5 +198,5 @@ def test_the_spectrogram_is_the_services_and_padded_in_mel_space() -> None:
 
 def test_lessons_begin_short() -> None:
     rng = random.Random(0)
-    assert max(choose_frames(rng, 0) for _ in range(50)) == 128
+    assert max(choose_frames(rng, 0) for _ in range(50)) == 192
     assert max(choose_frames(rng, 10_000) for _ in range(500)) > 2000
