@@ -99,7 +99,9 @@ class Metrics:
             "request_duration_seconds", "First byte in to last byte out", _LATENCY_S,
             ("endpoint", "stream"),
         )  # fmt: skip
-        self.queue = histogram("queue_seconds", "Permit to the first window's encoding", _QUEUE_S)
+        self.queue = histogram(
+            "queue_seconds", "First window ready to the step that encodes it", _QUEUE_S
+        )
         self.time_to_first_token = histogram(
             "time_to_first_token_seconds", "Request to first token", _FIRST_TOKEN_S
         )

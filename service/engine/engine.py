@@ -170,9 +170,10 @@ class Engine:
     def open_window(self, session: Session, window_input: WindowInput) -> int:
         """Register a window and return its id."""
         window_id = next(self._ids)
-        permit_at = session.opened_at if session.is_waiting else None
+        rank = session.n_windows
         self._owners[window_id] = session
-        self._inbox.put(Open(window_id, window_input, permit_at))
+        queued_at = session.queued_at if rank == 0 else None
+        self._inbox.put(Open(window_id, window_input, rank, queued_at))
         return window_id
 
     def submit(self, window_id: int, params: SequenceParams) -> tuple[int, TokenStream]:
@@ -282,8 +283,8 @@ class Engine:
             if isinstance(message, Stop):
                 return False
             if isinstance(message, Open):
-                scheduler.open(message.window_id, message.window_input)
-                self._gauges.opened(message.window_id, message.permit_at)
+                scheduler.open(message.window_id, message.window_input, message.rank)
+                self._gauges.opened(message.window_id, message.queued_at)
             elif isinstance(message, Close):
                 scheduler.close(message.window_id)
                 self._gauges.closed(message.window_id)

@@ -38,17 +38,17 @@ class EngineGauges:
         metrics.window_slots_total.set(config.windows)
         metrics.decoder_rows_total.set(config.rows)
         self._snapshot = Snapshot()
-        self._permits: dict[int, float] = {}
+        self._queued: dict[int, float] = {}
         self._last_token_at: dict[int, float] = {}
 
-    def opened(self, window_id: int, permit_at: float | None) -> None:
-        """Note a window, and since when its request has a permit if it is its first one."""
-        if permit_at is not None:
-            self._permits[window_id] = permit_at
+    def opened(self, window_id: int, queued_at: float | None) -> None:
+        """Note a window, and since when its request waits if it is its first one."""
+        if queued_at is not None:
+            self._queued[window_id] = queued_at
 
     def closed(self, window_id: int) -> None:
         """Forget a window."""
-        self._permits.pop(window_id, None)
+        self._queued.pop(window_id, None)
 
     def publish(self, scheduler: Scheduler) -> Snapshot:
         """Note what is in use between two turns."""
@@ -73,9 +73,9 @@ class EngineGauges:
         """Count what a turn did."""
         now, metrics = time.monotonic(), self.metrics
         for window_id in turn.encoded:
-            permit_at = self._permits.pop(window_id, None)
-            if permit_at is not None:
-                metrics.queue.observe((self._snapshot.step_began_at or now) - permit_at)
+            queued_at = self._queued.pop(window_id, None)
+            if queued_at is not None:
+                metrics.queue.observe((self._snapshot.step_began_at or now) - queued_at)
         metrics.tokens.labels("prompt").inc(sum(n_prompt for _, n_prompt in turn.started))
         metrics.tokens.labels("generated").inc(sum(step.error is None for _, step in turn.steps))
         before, self._last_token_at = self._last_token_at, {}

@@ -1,7 +1,11 @@
 """Who runs next: which windows are encoded and which rows take the next decoder step.
 
 A window needs a cross slot, and a sequence on it a decoder row. They are taken together or not at
-all, first come first served. Row `r` reads slot `r`, and the running rows are always `[0, B)`: a
+all. Windows start in the order of arrival, but the more windows a request has had, the more that
+came later go before its next one, so that a short recording does not wait behind long ones; how
+many is bounded, so that a long one goes on all the same.
+
+Row `r` reads slot `r`, and the running rows are always `[0, B)`: a
 row that ends is filled from the last one, and a leased window that is not decoding waits in a slot
 behind the running ones. The scheduler only gives orders (`Move`); the runner carries them out.
 
@@ -30,7 +34,8 @@ class Window:
     Attributes:
         id: the owner's name for it.
         input: its audio.
-        turn: its place in the order of arrival, from its first sequence on.
+        rank: how many windows its request has had before it.
+        turn: its place in the queue, the lowest first; from its first sequence on.
         slot: its cross slot, None while it waits.
         encoded: whether the slot holds its keys and values.
         sequence: the sequence on it that waits or runs, if any.
@@ -38,6 +43,7 @@ class Window:
 
     id: int
     input: WindowInput
+    rank: int = 0
     turn: int | None = None
     slot: int | None = None
     encoded: bool = False
@@ -90,6 +96,7 @@ class SchedulerConfig:
         n_text_ctx: decoder positions.
         encode_batch: windows started between two decoder steps at most, so that a burst of uploads
             does not stall the rows that run. (A fresh start means an encoder pass.)
+        patience: windows that came later and may go before a window, at most.
     """
 
     windows: int
@@ -97,12 +104,23 @@ class SchedulerConfig:
     eot: int
     n_text_ctx: int
     encode_batch: int = 1
+    patience: int = 64
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows <= self.windows:
             raise ValueError(f"rows={self.rows} must be in 1..windows={self.windows}")
         if self.encode_batch < 1:
             raise ValueError(f"encode_batch={self.encode_batch} must be positive")
+        if self.patience < 0:
+            raise ValueError(f"patience={self.patience} must be 0 or more")
+
+    def gives_way(self, rank: int) -> int:
+        """Return how many windows that come later may go before one of this rank.
+
+        One round of the rows for each window that its request has had, up to `patience`. Every
+        arrival that it lets pass is one less, so waiting counts, and it is never passed for ever.
+        """
+        return min(rank * self.rows, self.patience)
 
 
 class Scheduler:
@@ -139,9 +157,15 @@ class Scheduler:
         """The windows that hold slots, slot by slot."""
         return tuple(self._slots)
 
-    def open(self, window_id: int, window_input: WindowInput) -> None:
-        """Register a window. It takes nothing until a sequence is submitted on it."""
-        self._windows[window_id] = Window(window_id, window_input)
+    def open(self, window_id: int, window_input: WindowInput, rank: int = 0) -> None:
+        """Register a window. It takes nothing until a sequence is submitted on it.
+
+        Args:
+            window_id: the owner's name for it.
+            window_input: its audio.
+            rank: how many windows its request has had before it.
+        """
+        self._windows[window_id] = Window(window_id, window_input, rank)
 
     def submit(self, sequence_id: int, window_id: int, params: SequenceParams) -> None:
         """Queue a sequence on a window; one that is still on it is released first.
@@ -165,10 +189,10 @@ class Scheduler:
         if window.sequence is not None:
             self.release(window.sequence.id)
         if window.turn is None:
-            window.turn = next(self._turns)
+            window.turn = next(self._turns) + self.config.gives_way(window.rank)
         window.sequence = sequence = Sequence(sequence_id, window, params)
         self._sequences[sequence_id] = sequence
-        bisect.insort(self._waiting, sequence, key=lambda waiting: waiting.window.turn or 0)
+        bisect.insort(self._waiting, sequence, key=_place_in_queue)
 
     def release(self, sequence_id: int) -> None:
         """Take a sequence out, at whatever stage it is. Its window keeps its slot."""
@@ -193,10 +217,10 @@ class Scheduler:
             self.release(window.sequence.id)
 
     def schedule(self) -> Batch:
-        """Return the next step's work. Starts are first come first served by window.
+        """Return the next step's work: the next in the queue start, as far as there is room.
 
-        A window that holds a slot came before every window that waits for one, so the order of
-        arrival cannot lock itself up.
+        A window that holds a slot stands before every window that waits for one: those that hold
+        the slots can always go on, and the queue cannot lock itself up.
         """
         running = tuple(self._running)
         starting: list[Sequence] = []
@@ -287,3 +311,9 @@ class Scheduler:
         elif sequence.n_sampled == sequence.params.max_tokens or n_tokens > self.config.n_text_ctx:
             finish = Finish.LENGTH
         return TokenStep(outcome.token_id, outcome.logprob, outcome.no_speech_prob, finish)
+
+
+def _place_in_queue(sequence: Sequence) -> tuple[bool, int]:
+    """Return what the queue is sorted by; it does not change while a sequence waits."""
+    window = sequence.window
+    return window.slot is None, window.turn or 0

@@ -133,6 +133,7 @@ class Session:
         is_waiting: whether no token has come yet.
         queued_at: `time.monotonic()` of its first window, None until then.
         waited_s: from there to the step that gave the first token, None until then.
+        n_windows: windows leased so far.
     """
 
     def __init__(self, port: Port, opened_at: float) -> None:
@@ -140,6 +141,7 @@ class Session:
         self.is_waiting = True
         self.queued_at: float | None = None
         self.waited_s: float | None = None
+        self.n_windows = 0
         self._port = port
         self._leases: list[WindowLease] = []
         self._closed = False
@@ -157,6 +159,7 @@ class Session:
         self._leases = [lease for lease in self._leases if not lease._closed]
         lease = WindowLease(self._port, self._port.open_window(self, window_input))
         self._leases.append(lease)
+        self.n_windows += 1
         return lease
 
     def close(self) -> None:

@@ -113,11 +113,18 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """To the engine thread: a window is there. `permit_at` is set on a request's first window."""
+    """To the engine thread: a window is there.
+
+    Attributes:
+        window_id, window_input: its name and its audio.
+        rank: how many windows its request has had before it.
+        queued_at: `time.monotonic()` since when the request waits; on its first window only.
+    """
 
     window_id: int
     window_input: WindowInput
-    permit_at: float | None
+    rank: int
+    queued_at: float | None
 
 
 @dataclass(frozen=True, slots=True)

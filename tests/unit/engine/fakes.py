@@ -120,5 +120,7 @@ class FakeRunner:
             self.gate.wait(30)
 
 
-def scheduler(windows: int = 4, rows: int = 3, encode_batch: int = 1) -> Scheduler:
-    return Scheduler(SchedulerConfig(windows, rows, EOT, 448, encode_batch))
+def scheduler(
+    windows: int = 4, rows: int = 3, encode_batch: int = 1, patience: int = 64
+) -> Scheduler:
+    return Scheduler(SchedulerConfig(windows, rows, EOT, 448, encode_batch, patience))

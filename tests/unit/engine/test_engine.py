@@ -33,6 +33,31 @@ def test_every_request_of_a_burst_larger_than_the_slots_is_served() -> None:
     run(main)
 
 
+def test_next_window_of_a_long_file_lets_a_short_one_pass() -> None:
+    async def main() -> None:
+        runner = FakeRunner(1, 1)
+        async with started(runner) as engine:
+            long = [engine.session() for _ in range(4)]
+            for session in long:
+                for name in range(1, 9):
+                    await transcribe(session, name, 2)
+            runner.gate = threading.Event()
+            ended: list[int] = []
+
+            async def one(session: Session, name: int) -> None:
+                ended.append((await transcribe(session, name, 3))[0] - 1000)
+
+            tasks = [asyncio.create_task(one(session, n)) for n, session in enumerate(long, 10)]
+            await asyncio.to_thread(runner.at_gate.wait)
+            tasks.append(asyncio.create_task(one(engine.session(), 20)))
+            await asyncio.sleep(0)
+            runner.gate.set()
+            await asyncio.gather(*tasks)
+            assert ended == [10, 20, 11, 12, 13]
+
+    run(main)
+
+
 def test_window_is_encoded_once_however_often_it_is_decoded() -> None:
     async def main() -> None:
         runner = FakeRunner(2, 2)

@@ -230,6 +230,24 @@ def test_what_happened_is_counted() -> None:
     run(main)
 
 
+def test_queue_time_begins_when_the_first_window_is_there() -> None:
+    """Before that the request is uploading, which is no queue."""
+
+    async def main() -> None:
+        metrics = Metrics()
+        async with started(FakeRunner(2, 2), metrics=metrics) as engine:
+            session = engine.session()
+            session.opened_at -= 1000.0
+            await transcribe(session, 1)
+            await transcribe(session, 2)
+            session.close()
+        value = metrics.registry.get_sample_value
+        assert value("earshot_queue_seconds_count") == 1
+        assert (value("earshot_queue_seconds_sum") or 0) < 500
+
+    run(main)
+
+
 def test_idle_engine_takes_no_steps() -> None:
     async def main() -> None:
         async with started(FakeRunner(1, 1)) as engine:

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.engine.scheduler import Batch, Outcome, Scheduler, Sequence
+from service.engine.scheduler import Batch, Outcome, Scheduler, SchedulerConfig, Sequence, Window
 from service.engine.types import Finish, MoveKind, Sampled, Start
 from service.errors import DecodingFailed
 from tests.unit.engine.fakes import EOT, FakeRunner, params, scheduler, window
@@ -40,33 +40,40 @@ def row(sequence: Sequence) -> int:
 class SchedulerMachine(RuleBasedStateMachine):
     """Windows come, are decoded once or more, and leave at any stage."""
 
-    @initialize(windows=st.integers(1, 6), spare=st.integers(0, 3), encode_batch=st.integers(1, 3))
-    def build(self, windows: int, spare: int, encode_batch: int) -> None:
+    @initialize(
+        windows=st.integers(1, 6),
+        spare=st.integers(0, 3),
+        encode_batch=st.integers(1, 3),
+        patience=st.integers(0, 7),
+    )
+    def build(self, windows: int, spare: int, encode_batch: int, patience: int) -> None:
         rows = max(1, windows - spare)
-        self.core = scheduler(windows, rows, encode_batch)
+        self.core = scheduler(windows, rows, encode_batch, patience)
         self.runner = FakeRunner(windows, rows, encode_batch)
         self.next_id = 1
         self.open: list[int] = []
-        self.queued: list[int] = []
-        self.ended: set[int] = set()
+        self.arrivals: list[int] = []
+        self.ranks: dict[int, int] = {}
+        self.overtaken: dict[int, int] = {}
 
     def new_id(self) -> int:
         self.next_id += 1
         return self.next_id
 
-    @rule()
-    def a_window_comes(self) -> None:
+    @rule(rank=st.integers(0, 4))
+    def a_window_comes(self, rank: int) -> None:
         window_id = self.new_id()
-        self.core.open(window_id, window(1 + window_id % 50, window_id))
+        self.core.open(window_id, window(1 + window_id % 50, window_id), rank)
         self.open.append(window_id)
+        self.ranks[window_id] = rank
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), n_tokens=st.integers(1, 5))
     def a_window_is_decoded(self, data: st.DataObject, n_tokens: int) -> None:
         window_id = data.draw(st.sampled_from(self.open))
         self.core.submit(self.new_id(), window_id, params(max_tokens=n_tokens))
-        if window_id not in self.queued:
-            self.queued.append(window_id)
+        if window_id not in self.arrivals:
+            self.arrivals.append(window_id)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -74,8 +81,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         window_id = data.draw(st.sampled_from(self.open))
         self.core.close(window_id)
         self.open.remove(window_id)
-        if window_id in self.queued:
-            self.queued.remove(window_id)
 
     @precondition(lambda self: self.core.running or self.core.waiting)
     @rule(data=st.data())
@@ -89,7 +94,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         running = self.core.running
         batch = run(self.core, self.runner)
         assert batch.running == running, "a running row missed its step"
-        assert batch.starting == waiting[: len(batch.starting)], "not first come first served"
+        assert batch.starting == waiting[: len(batch.starting)], "not in the order of the queue"
+        self.nobody_is_passed_unfairly(batch, [w for w in slots if w is not None])
         assert len(batch.starting) <= self.core.encode_batch
         free_rows = self.core.config.rows - len(running)
         if len(batch.starting) < min(self.core.encode_batch, len(waiting), free_rows):
@@ -98,6 +104,24 @@ class SchedulerMachine(RuleBasedStateMachine):
             new = [s for s in batch.starting if s.window not in holders]
             assert stuck.window not in holders
             assert len(holders) + len(new) == len(slots), "a window waits beside a free slot"
+
+    def nobody_is_passed_unfairly(self, batch: Batch, held: list[Window]) -> None:
+        """Compare with what is promised: not with how the queue is sorted."""
+        waiting = [s.window for s in self.core.waiting]
+        new = [s.window for s in batch.starting if s.window not in held]
+        again = [s.window for s in batch.starting if s.window in held]
+        if new:
+            assert not [w for w in waiting if w in held], "a leased window waits for a new one"
+            assert [s.window for s in batch.starting] == again + new
+        for passing in new:
+            for passed in waiting:
+                if self.arrivals.index(passing.id) < self.arrivals.index(passed.id):
+                    continue
+                assert self.ranks[passing.id] < self.ranks[passed.id], "passed by an equal"
+                self.overtaken[passed.id] = self.overtaken.get(passed.id, 0) + 1
+                config = self.core.config
+                patience = min(config.patience, config.rows * self.ranks[passed.id])
+                assert self.overtaken[passed.id] <= patience, "passed for ever"
 
     @invariant()
     def nothing_is_lost_or_held_twice(self) -> None:
@@ -138,8 +162,6 @@ def check(core: Scheduler, open_windows: list[int]) -> None:
     assert all(core.slots[w.slot or 0] is w for w in held)
     assert {w.id for w in held} <= set(open_windows)
     assert len(core.running) <= core.config.rows
-    turns = [s.window.turn or 0 for s in core.waiting]
-    assert turns == sorted(turns)
 
 
 TestScheduler = SchedulerMachine.TestCase
@@ -226,6 +248,66 @@ def test_window_opened_early_but_decoded_late_does_not_lock_the_queue() -> None:
     core.submit(10, 1, params())
     core.submit(21, 2, params(max_tokens=1))
     assert [s.id for s in run(core, runner).starting] == [21]
+
+
+def test_short_requests_do_not_wait_behind_long_ones() -> None:
+    """Forty long files are at their fourth window when somebody comes with a short one."""
+    core, runner = scheduler(4, 4, encode_batch=4), FakeRunner(4, 4)
+    for number in range(1, 41):
+        core.open(number, window(number), rank=3)
+        core.submit(1000 + number, number, params(max_tokens=1))
+    core.open(50, window(50))
+    core.submit(1050, 50, params(max_tokens=1))
+    started = order_of_starts(core, runner)
+    assert started.index(50) == 40 - (3 * 4 - 1), "it passes three rounds of four rows, less a tie"
+    assert [n for n in started if n != 50] == list(range(1, 41))
+
+
+def test_a_long_file_goes_on_however_many_short_requests_come() -> None:
+    core, runner = scheduler(2, 2, encode_batch=2, patience=9), FakeRunner(2, 2)
+    for number in (1, 2, 3):
+        core.open(number, window(number), rank=200)
+        core.submit(1000 + number, number, params(max_tokens=1))
+    started: list[int] = []
+    for number in range(10, 40, 2):  # as many come as can start
+        for short in (number, number + 1):
+            core.open(short, window(short))
+            core.submit(1000 + short, short, params(max_tokens=1))
+        started += closed([s.window.id for s in run(core, runner).starting], core)
+    passed = [number for number in started[: started.index(1)] if number >= 10]
+    assert 0 < len(passed) <= 9
+    assert started[started.index(1) :][:5].count(2) == 1
+
+
+def test_the_next_window_of_a_request_waits_for_a_round_of_others() -> None:
+    config = SchedulerConfig(windows=8, rows=8, eot=EOT, n_text_ctx=448, patience=20)
+    assert [config.gives_way(rank) for rank in range(5)] == [0, 8, 16, 20, 20]
+
+
+def test_lease_of_a_long_file_cannot_be_locked_out_by_short_ones() -> None:
+    """It holds the only slot that those who are ahead of it wait for."""
+    core, runner = scheduler(1, 1), FakeRunner(1, 1)
+    core.open(1, window(1), rank=3)
+    core.submit(10, 1, params(max_tokens=1))
+    run(core, runner)
+    core.open(2, window(2))
+    core.submit(20, 2, params(max_tokens=1))
+    core.submit(11, 1, params(max_tokens=1))
+    assert core.has_work
+    assert [s.id for s in run(core, runner).starting] == [11]
+
+
+def order_of_starts(core: Scheduler, runner: FakeRunner) -> list[int]:
+    started: list[int] = []
+    while core.has_work:
+        started += closed([s.window.id for s in run(core, runner).starting], core)
+    return started
+
+
+def closed(windows: list[int], core: Scheduler) -> list[int]:
+    for window_id in windows:
+        core.close(window_id)
+    return windows
 
 
 def test_decoding_a_window_again_replaces_what_decodes() -> None:
