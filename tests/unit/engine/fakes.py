@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.decoding.params import SequenceParams, SpecialTokens
-from service.engine.scheduler import Scheduler, SchedulerConfig
+from service.engine.scheduler import Batch, Outcome, Scheduler, SchedulerConfig
+from service.engine.scheduler import Sequence as DecoderSequence
 from service.engine.types import Move, MoveKind, RunnerDead, Sampled, Start, WindowInput
 
 EOT = 100
@@ -124,3 +125,27 @@ def scheduler(
     windows: int = 4, rows: int = 3, encode_batch: int = 1, patience: int = 64
 ) -> Scheduler:
     return Scheduler(SchedulerConfig(windows, rows, EOT, 448, encode_batch, patience))
+
+
+def take_step(core: Scheduler, runner: FakeRunner) -> Batch:
+    """Take one step on the fake runner, which checks that every row reads its own window."""
+    batch = core.schedule()
+    runner.move(batch.moves)
+    fresh = [s for s in batch.starting if not s.window.encoded]
+    runner.encode([(row(s), s.window.input) for s in fresh])
+    for sequence in fresh:
+        sequence.window.encoded = True
+    outcomes: dict[int, Outcome] = {}
+    if batch.starting:
+        starts = [Start(row(s), s.params) for s in batch.starting]
+        outcomes |= zip([s.id for s in batch.starting], runner.prefill(starts), strict=True)
+    if batch.running:
+        sampled = runner.decode(0, len(batch.running))
+        outcomes |= zip([s.id for s in batch.running], sampled, strict=True)
+    core.update(outcomes)
+    return batch
+
+
+def row(sequence: DecoderSequence) -> int:
+    assert sequence.row is not None
+    return sequence.row

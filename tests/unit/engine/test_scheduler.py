@@ -7,34 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.engine.scheduler import Batch, Outcome, Scheduler, SchedulerConfig, Sequence, Window
-from service.engine.types import Finish, MoveKind, Sampled, Start
+from service.engine.scheduler import Batch, Scheduler, Window
+from service.engine.types import Finish, MoveKind, Sampled
 from service.errors import DecodingFailed
-from tests.unit.engine.fakes import EOT, FakeRunner, params, scheduler, window
-
-
-def run(core: Scheduler, runner: FakeRunner) -> Batch:
-    """Take one step on the fake runner, which checks that every row reads its own window."""
-    batch = core.schedule()
-    runner.move(batch.moves)
-    fresh = [s for s in batch.starting if not s.window.encoded]
-    runner.encode([(row(s), s.window.input) for s in fresh])
-    for sequence in fresh:
-        sequence.window.encoded = True
-    outcomes: dict[int, Outcome] = {}
-    if batch.starting:
-        starts = [Start(row(s), s.params) for s in batch.starting]
-        outcomes |= zip([s.id for s in batch.starting], runner.prefill(starts), strict=True)
-    if batch.running:
-        sampled = runner.decode(0, len(batch.running))
-        outcomes |= zip([s.id for s in batch.running], sampled, strict=True)
-    core.update(outcomes)
-    return batch
-
-
-def row(sequence: Sequence) -> int:
-    assert sequence.row is not None
-    return sequence.row
+from tests.unit.engine.fakes import EOT, FakeRunner, params, scheduler, take_step, window
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -92,7 +68,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def the_engine_steps(self, data: st.DataObject) -> None:
         waiting, slots = self.core.waiting, self.core.slots
         running = self.core.running
-        batch = run(self.core, self.runner)
+        batch = take_step(self.core, self.runner)
         assert batch.running == running, "a running row missed its step"
         assert batch.starting == waiting[: len(batch.starting)], "not in the order of the queue"
         self.nobody_is_passed_unfairly(batch, [w for w in slots if w is not None])
@@ -135,7 +111,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(200):
             if not self.core.has_work:
                 break
-            run(self.core, self.runner)
+            take_step(self.core, self.runner)
             idle = [w for w in self.core.slots if w is not None and w.sequence is None]
             if idle and self.core.waiting and not self.core.running:
                 self.core.close(idle[0].id)
@@ -173,7 +149,7 @@ def test_burst_starts_no_more_than_the_encoder_batch_between_two_steps() -> None
     for number in range(8):
         core.open(number, window(number + 1))
         core.submit(100 + number, number, params(max_tokens=50))
-    trace = [run(core, runner) for _ in range(5)]
+    trace = [take_step(core, runner) for _ in range(5)]
     assert [len(batch.starting) for batch in trace] == [2, 2, 2, 2, 0]
     assert [len(batch.running) for batch in trace] == [0, 2, 4, 6, 8]
 
@@ -183,7 +159,7 @@ def test_window_and_row_are_taken_together_or_not_at_all() -> None:
     for number in range(2):
         core.open(number, window(number + 1))
         core.submit(100 + number, number, params())
-    run(core, runner)
+    take_step(core, runner)
     assert [s.id for s in core.running] == [100]
     assert core.waiting[0].window.slot is None
 
@@ -192,11 +168,11 @@ def test_lease_keeps_its_slot_and_is_not_encoded_again() -> None:
     core, runner = scheduler(3, 3), FakeRunner(3, 3)
     core.open(1, window(7))
     core.submit(10, 1, params(max_tokens=1))
-    run(core, runner)
+    take_step(core, runner)
     assert not core.running
     assert core.slots[0] is not None
     core.submit(11, 1, params(max_tokens=3))
-    run(core, runner)
+    take_step(core, runner)
     encoded = [n for what, n in runner.log if what == "encode" and n]
     assert encoded == [1]
     assert [s.id for s in core.running] == [11]
@@ -206,13 +182,13 @@ def test_lease_that_waits_makes_room_for_the_next_row() -> None:
     core, runner = scheduler(2, 2), FakeRunner(2, 2)
     core.open(1, window(7))
     core.submit(10, 1, params(max_tokens=1))
-    run(core, runner)
+    take_step(core, runner)
     core.open(2, window(8))
     core.submit(20, 2, params(max_tokens=9))
-    batch = run(core, runner)
+    batch = take_step(core, runner)
     assert [move.kind for move in batch.moves] == [MoveKind.WINDOW]
     core.submit(11, 1, params(max_tokens=9))
-    run(core, runner)
+    take_step(core, runner)
     assert [s.window.id for s in core.running] == [2, 1]
 
 
@@ -221,100 +197,18 @@ def test_closing_a_running_window_copies_and_does_not_swap() -> None:
     for number in range(3):
         core.open(number, window(number + 1))
         core.submit(100 + number, number, params())
-    run(core, runner)
+    take_step(core, runner)
     core.close(0)
     moves = core.schedule().moves
     assert [move.kind for move in moves] == [MoveKind.ROW, MoveKind.WINDOW]
     assert [s.id for s in core.running] == [102, 101]
 
 
-def test_attempt_on_a_lease_goes_before_windows_that_came_later() -> None:
-    core, runner = scheduler(1, 1), FakeRunner(1, 1)
-    for number in (1, 2):
-        core.open(number, window(number))
-        core.submit(10 * number, number, params(max_tokens=1))
-    run(core, runner)
-    assert not core.has_work  # the slot is leased: the second window can only wait
-    core.submit(11, 1, params(max_tokens=1))
-    assert [s.id for s in run(core, runner).starting] == [11]
-
-
-def test_window_opened_early_but_decoded_late_does_not_lock_the_queue() -> None:
-    core, runner = scheduler(1, 1), FakeRunner(1, 1)
-    core.open(1, window(1))
-    core.open(2, window(2))
-    core.submit(20, 2, params(max_tokens=1))
-    run(core, runner)
-    core.submit(10, 1, params())
-    core.submit(21, 2, params(max_tokens=1))
-    assert [s.id for s in run(core, runner).starting] == [21]
-
-
-def test_short_requests_do_not_wait_behind_long_ones() -> None:
-    """Forty long files are at their fourth window when somebody comes with a short one."""
-    core, runner = scheduler(4, 4, encode_batch=4), FakeRunner(4, 4)
-    for number in range(1, 41):
-        core.open(number, window(number), rank=3)
-        core.submit(1000 + number, number, params(max_tokens=1))
-    core.open(50, window(50))
-    core.submit(1050, 50, params(max_tokens=1))
-    started = order_of_starts(core, runner)
-    assert started.index(50) == 40 - (3 * 4 - 1), "it passes three rounds of four rows, less a tie"
-    assert [n for n in started if n != 50] == list(range(1, 41))
-
-
-def test_a_long_file_goes_on_however_many_short_requests_come() -> None:
-    core, runner = scheduler(2, 2, encode_batch=2, patience=9), FakeRunner(2, 2)
-    for number in (1, 2, 3):
-        core.open(number, window(number), rank=200)
-        core.submit(1000 + number, number, params(max_tokens=1))
-    started: list[int] = []
-    for number in range(10, 40, 2):  # as many come as can start
-        for short in (number, number + 1):
-            core.open(short, window(short))
-            core.submit(1000 + short, short, params(max_tokens=1))
-        started += closed([s.window.id for s in run(core, runner).starting], core)
-    passed = [number for number in started[: started.index(1)] if number >= 10]
-    assert 0 < len(passed) <= 9
-    assert started[started.index(1) :][:5].count(2) == 1
-
-
-def test_the_next_window_of_a_request_waits_for_a_round_of_others() -> None:
-    config = SchedulerConfig(windows=8, rows=8, eot=EOT, n_text_ctx=448, patience=20)
-    assert [config.gives_way(rank) for rank in range(5)] == [0, 8, 16, 20, 20]
-
-
-def test_lease_of_a_long_file_cannot_be_locked_out_by_short_ones() -> None:
-    """It holds the only slot that those who are ahead of it wait for."""
-    core, runner = scheduler(1, 1), FakeRunner(1, 1)
-    core.open(1, window(1), rank=3)
-    core.submit(10, 1, params(max_tokens=1))
-    run(core, runner)
-    core.open(2, window(2))
-    core.submit(20, 2, params(max_tokens=1))
-    core.submit(11, 1, params(max_tokens=1))
-    assert core.has_work
-    assert [s.id for s in run(core, runner).starting] == [11]
-
-
-def order_of_starts(core: Scheduler, runner: FakeRunner) -> list[int]:
-    started: list[int] = []
-    while core.has_work:
-        started += closed([s.window.id for s in run(core, runner).starting], core)
-    return started
-
-
-def closed(windows: list[int], core: Scheduler) -> list[int]:
-    for window_id in windows:
-        core.close(window_id)
-    return windows
-
-
 def test_decoding_a_window_again_replaces_what_decodes() -> None:
     core, runner = scheduler(), FakeRunner(4, 3)
     core.open(1, window(1))
     core.submit(10, 1, params())
-    run(core, runner)
+    take_step(core, runner)
     core.submit(11, 1, params())
     assert not core.running
     assert [s.id for s in core.waiting] == [11]
