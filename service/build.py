@@ -52,6 +52,7 @@ def api_config(settings: Settings) -> ApiConfig:
         version=__version__,
         max_upload_bytes=settings.max_upload_bytes,
         max_queue_audio_s=settings.max_queued_audio_seconds,
+        max_request_timeout_s=settings.max_request_timeout_s,
         body_timeout_s=settings.body_timeout_s,
         body_idle_timeout_s=settings.body_idle_timeout_s,
         send_timeout_s=settings.send_timeout_s,

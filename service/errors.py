@@ -9,6 +9,7 @@ into status codes. Messages name the limit and the value.
     │   └── AudioTooLong        one file is longer than the maximum for a file
     ├── PayloadTooLarge         more bytes than the limit on uploads
     ├── RequestTimeout          the body did not arrive, or its audio was not decoded, in time
+    ├── DeadlineExceeded        the request was not through within `X-Request-Timeout`
     ├── ModelNotFound           the request names a model that is not served
     ├── Unavailable             nothing wrong with the request: not now
     │   ├── EngineBusy          the queue is full; `retry_after_s` says when to come back
@@ -70,6 +71,12 @@ class RequestTimeout(ServiceError):
     """The body did not arrive, or its audio was not decoded, within its deadline."""
 
     code = "request_timeout"
+
+
+class DeadlineExceeded(ServiceError):
+    """The request was not through within the time that it may take."""
+
+    code = "deadline_exceeded"
 
 
 class ModelNotFound(ServiceError):

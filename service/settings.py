@@ -82,6 +82,10 @@ class Settings(BaseSettings):
         default=2, description="processes that decode audio at the same time"
     )
 
+    max_request_timeout_s: Seconds = Field(
+        default=14_400,
+        description="for one request, from start to end; `X-Request-Timeout` may ask for less",
+    )
     header_timeout_s: Seconds = Field(default=10, description="for the head of a request to arrive")
     idle_connection_timeout_s: Seconds = Field(
         default=75, description="between two requests on a connection that is kept open"

@@ -39,6 +39,7 @@ class ApiConfig:
         max_queue_audio_s: seconds of decoded audio that all requests together may hold.
         max_form_parts: parts of one multipart form.
         max_field_bytes: bytes of one text field of a form.
+        max_request_timeout_s: from a request's arrival to its end; its client may ask for less.
         body_timeout_s: from the first to the last byte of a body.
         body_idle_timeout_s: between two chunks of a body.
         send_timeout_s: for a reader to take what was sent to it.
@@ -55,6 +56,7 @@ class ApiConfig:
     max_queue_audio_s: float = 8 * 3600.0
     max_form_parts: int = 32
     max_field_bytes: int = 16 * 1024
+    max_request_timeout_s: float = 14_400.0
     body_timeout_s: float = 300.0
     body_idle_timeout_s: float = 20.0
     send_timeout_s: float = 30.0

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from service.errors import (
+    DeadlineExceeded,
     DecodingFailed,
     EngineBusy,
     InvalidRequest,
@@ -61,6 +62,7 @@ TABLE: dict[type[ServiceError], Answer] = {
     EngineBusy: Answer(429, RATE_LIMIT),
     Unavailable: Answer(503, SERVER_ERROR),
     DecodingFailed: Answer(500, SERVER_ERROR, retry=False),
+    DeadlineExceeded: Answer(504, SERVER_ERROR, retry=False),
     ServiceError: Answer(500, SERVER_ERROR, retry=False),
 }
 """The most specific class of an error decides."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.api.deadline import HEADER
 from service.api.schemas import TranscribeOptions
 
 _ERROR = {
@@ -40,12 +41,21 @@ _EVENTS = """Each event is `event: NAME` and one line of JSON `data` with `type`
 Lines that begin with a colon are comments that keep the connection alive."""
 
 
+_TIMEOUT = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "seconds that the request may take from its arrival to its end",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+
+
 def _options_schema() -> dict[str, Any]:
     return TranscribeOptions.model_json_schema()["properties"]  # type: ignore[no-any-return]
 
 
 def _parameters() -> list[dict[str, Any]]:
-    return [
+    options = [
         {
             "name": name,
             "in": "query",
@@ -55,6 +65,7 @@ def _parameters() -> list[dict[str, Any]]:
         }
         for name, schema in _options_schema().items()
     ]
+    return [*options, _TIMEOUT]
 
 
 def _request_body() -> dict[str, Any]:
@@ -81,7 +92,7 @@ TRANSCRIBE: dict[str, Any] = {
                 "application/json": {"schema": {"type": "object"}},
             },
         },
-        **dict.fromkeys((400, 404, 408, 413, 429, 500, 503), _ERROR),
+        **dict.fromkeys((400, 404, 408, 413, 429, 500, 503, 504), _ERROR),
     },
 }
 """Keyword arguments of the route."""

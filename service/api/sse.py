@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.api.deadline import Deadline
 from service.api.disconnect import until_disconnect
 from service.api.errors import ClientDisconnected
 
@@ -55,6 +57,7 @@ class EventStream(Response):
         on_close: frees what the source holds; called once, at the end of `__call__`.
         keepalive_s: a comment is sent after a silence as long as this.
         send_timeout_s: how long the client may take to read what was sent.
+        deadline: of the whole; past it the last event is an error.
     """
 
     media_type = "text/event-stream"
@@ -67,6 +70,7 @@ class EventStream(Response):
         on_close: Callable[[], None],
         keepalive_s: float = 15.0,
         send_timeout_s: float = 30.0,
+        deadline: Deadline | None = None,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -76,6 +80,7 @@ class EventStream(Response):
         self._on_close = on_close
         self._keepalive_s = keepalive_s
         self._send_timeout_s = send_timeout_s
+        self._deadline = deadline
         self._sent_at = 0.0
         self._complete = False
 
@@ -118,8 +123,9 @@ class EventStream(Response):
 
     async def _stream(self, send: Send) -> None:
         try:
-            async for event in self._events:
-                await self._send_body(send, encode(event.type, event.to_dict()))
+            async with self._deadline.enforced() if self._deadline else nullcontext():
+                async for event in self._events:
+                    await self._send_body(send, encode(event.type, event.to_dict()))
         except ClientDisconnected:
             raise
         except Exception as error:  # noqa: BLE001 - after the first byte it can only be an event

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from service.api.admission import AudioReservation
 from service.api.body import BodyLimits, check_headers, read_chunks
-from service.api.deps import Services, get_services
+from service.api.deadline import deadline_of
+from service.api.deps import Services, Serving, get_services
 from service.api.disconnect import race
 from service.api.errors import error_body
 from service.api.form import FILE, FormLimits, Upload, read_upload
@@ -26,7 +27,9 @@ from service.api.record import RequestRecord
 from service.api.routes.ops import require_model
 from service.api.schemas import parse_options
 from service.api.sse import HEADERS, EventStream
+from service.engine.engine import Session
 from service.errors import InvalidRequest
+from service.transcription.transcriber import Transcription
 
 router = APIRouter(tags=["transcription"])
 
@@ -41,9 +44,30 @@ async def transcribe(
     """Transcribe one recording and stream its tokens while they are decoded."""
     record = RequestRecord.of(request)
     serving = services.require_serving()
+    longest_s = services.config.max_request_timeout_s
+    deadline = deadline_of(request.headers, longest_s, record.arrived_at)
     session = serving.engine.session()
     record.resources.callback(session.close)
     parse_options(request.query_params.multi_items())
+    async with deadline.enforced():
+        transcription, stream = await _open(request, services, serving, session)
+        if not stream:
+            return await _whole(request, transcription)
+    return EventStream(
+        transcription.events(),
+        on_error=lambda error: _note(record, error),
+        on_close=transcription.close,
+        keepalive_s=services.config.keepalive_s,
+        send_timeout_s=services.config.send_timeout_s,
+        deadline=deadline,
+    )
+
+
+async def _open(
+    request: Request, services: Services, serving: Serving, session: Session
+) -> tuple[Transcription, bool]:
+    """Return the transcription of the upload, not begun yet, and whether to stream it."""
+    record = RequestRecord.of(request)
     held = services.audio_budget.reserve()
     record.resources.callback(held.release)
     with record.timed("upload", services.metrics):
@@ -55,20 +79,16 @@ async def transcribe(
     with record.timed("decode_audio", services.metrics):
         waveform = await _decode(request, services, record, upload)
     held.release()
-    transcription = serving.transcriber.open(
+    record.transcription = serving.transcriber.open(
         waveform, params, session, request_id=record.id, arrived_at=record.arrived_at
     )
-    record.transcription = transcription
     record.stage = "transcribe"
     record.stream = options.stream
-    if options.stream:
-        return EventStream(
-            transcription.events(),
-            on_error=lambda error: _note(record, error),
-            on_close=transcription.close,
-            keepalive_s=services.config.keepalive_s,
-            send_timeout_s=services.config.send_timeout_s,
-        )
+    return record.transcription, options.stream
+
+
+async def _whole(request: Request, transcription: Transcription) -> Response:
+    """Return the transcript in one piece, unless the client leaves before it is there."""
     try:
         done = await race(request.receive, transcription.result())
     finally:

@@ -26,6 +26,7 @@ def every_error(kind: type[errors.ServiceError]) -> list[type[errors.ServiceErro
         (errors.EngineDraining, 503),
         (errors.EngineDead, 503),
         (errors.DecodingFailed, 500),
+        (errors.DeadlineExceeded, 504),
         (errors.CheckpointError, 500),
     ],
 )

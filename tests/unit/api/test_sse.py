@@ -44,7 +44,7 @@ class Client:
 
 
 def response(
-    events: AsyncGenerator[Note, None], closed: list[str], **options: float
+    events: AsyncGenerator[Note, None], closed: list[str], **options: Any
 ) -> EventStream:
     return EventStream(
         events,

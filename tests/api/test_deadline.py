@@ -1,0 +1,135 @@
+"""`X-Request-Timeout` ends what is stuck, wherever it is stuck."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.api.gated import gated_server
+from tests.api.live import (
+    DEADLINE_S,
+    Limits,
+    LiveServer,
+    Parts,
+    assert_envelope,
+    noise,
+    stream_events,
+    until,
+    wav,
+)
+from tests.api.test_leaving import decoding_children
+
+SHORT = wav(noise(0.5))
+SOON = {"x-request-timeout": "0.4"}
+"""For what never ends: it does not matter how slow the machine is."""
+TIME_ENOUGH = {"x-request-timeout": "4"}
+"""For the first token to come: the rest never does."""
+
+
+def post(
+    live: LiveServer, headers: dict[str, str], audio: bytes = SHORT, *, stream: bool = False
+) -> httpx.Response:
+    options = {"language": "en", "stream": str(stream).lower()}
+    return live.client.post("/transcribe", content=audio, params=options, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "0.0", "-1", "14401", "1e3", "soon", "", "nan", "inf", "1_0", "x" * 500]
+)
+def test_a_timeout_out_of_range_is_a_400_that_names_value_and_limit(
+    live: LiveServer, value: str
+) -> None:
+    error = assert_envelope(post(live, {"x-request-timeout": value}), 400)
+    assert (error["param"], error["code"]) == ("X-Request-Timeout", "invalid_value")
+    assert repr(value[:40]) in error["message"]
+    assert "14400" in error["message"]
+
+
+def test_a_timeout_that_comes_twice_is_a_400(live: LiveServer) -> None:
+    headers = [("x-request-timeout", "5"), ("x-request-timeout", "6")]
+    response = live.client.post("/transcribe", content=SHORT, headers=headers)
+    assert "more than once" in assert_envelope(response, 400)["message"]
+
+
+@pytest.mark.parametrize("value", ["14400", "60.5"])
+def test_a_request_that_is_through_in_time_is_answered(live: LiveServer, value: str) -> None:
+    assert post(live, {"x-request-timeout": value}).json()["type"] == "done"
+
+
+def test_an_upload_that_stalls_is_a_504(live: LiveServer) -> None:
+    failures = live.metric("earshot_request_failures_total", reason="deadline_exceeded")
+    head = (
+        "POST /transcribe HTTP/1.1\r\nhost: x\r\ncontent-type: audio/wav\r\n"
+        "content-length: 9999\r\nx-request-timeout: 0.4\r\n\r\nRIFF"
+    )
+    with socket.create_connection(("127.0.0.1", live.port), timeout=DEADLINE_S) as connection:
+        connection.sendall(head.encode())
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert b"x-should-retry: false" in answer
+    assert b"deadline of 0.4 s" in answer
+    live.until_idle()
+    until(
+        lambda: (
+            live.metric("earshot_request_failures_total", reason="deadline_exceeded")
+            == failures + 1
+        ),
+        "it is counted",
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+def test_audio_that_is_never_decoded_is_a_504_and_its_child_is_gone(live: LiveServer) -> None:
+    audio = wav(noise(1.0, rate=8_000), 8_000)
+    until(lambda: bool(decoding_children()), "a child waits for its file")
+    stopped = decoding_children()
+    for child in stopped:
+        os.kill(child, signal.SIGSTOP)
+    assert assert_envelope(post(live, SOON, audio), 504)["code"] == "deadline_exceeded"
+    live.until_idle()
+    until(lambda: not set(stopped) & set(decoding_children()), "the child is gone")
+    assert live.transcribe(audio, language="en").status_code == 200
+
+
+def test_json_that_is_never_there_is_a_504(parts: Parts) -> None:
+    with gated_server(parts, Limits()) as (live, gate):
+        error = assert_envelope(post(live, SOON), 504)
+        assert (error["type"], error["code"]) == ("server_error", "deadline_exceeded")
+        gate.set()
+        live.until_idle()
+        assert post(live, {}).json()["type"] == "done"
+
+
+def test_a_stream_that_is_stuck_ends_with_an_error_event(parts: Parts) -> None:
+    with gated_server(parts, Limits()) as (live, gate):
+        with (
+            live.client.stream(
+                "POST", "/transcribe?language=en", content=SHORT, headers=TIME_ENOUGH
+            ) as running,
+            live.client.stream(
+                "POST", "/transcribe?language=en", content=SHORT, headers=TIME_ENOUGH
+            ) as queued,
+        ):
+            events = [list(stream_events(response)) for response in (running, queued)]
+        kinds = [[event["type"] for event in each] for each in events]
+        assert kinds == [["started", "token", "error"], ["started", "error"]]
+        for each in events:
+            assert each[-1]["error"]["code"] == "deadline_exceeded"
+        assert live.engine.stats()["requests"] == 0, "the engine still stands still"
+        gate.set()
+        live.until_idle()
+        assert live.events(SHORT, language="en")[-1]["type"] == "done"
+
+
+def test_the_servers_maximum_holds_for_who_does_not_ask(parts: Parts) -> None:
+    limits = Limits(api={"max_request_timeout_s": 0.4})
+    with gated_server(parts, limits) as (live, _):
+        assert_envelope(post(live, {}), 504)
+        assert "at most 0.4" in assert_envelope(post(live, TIME_ENOUGH), 400)["message"]
