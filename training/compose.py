@@ -30,6 +30,8 @@ SOURCES = (
 )
 SHORT = SAMPLE_RATE
 """Samples up to which an utterance is made of single words."""
+REPEATED = 0.12
+"""How often a speaker says a word once more, which is easily taken for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,9 @@ class Composer:
         factor = rng.uniform(slowest, fastest)
         one_speaker = rng.random() < 0.8
         voices = self._by_word if source == "cuts" else self._voices.get(source, {})
-        if source == "cuts" and self._versatile and one_speaker and rng.random() < 0.5:
-            voices = self._versatile
+        if source == "cuts":
+            one_speaker = one_speaker and bool(self._versatile) and rng.random() < 0.5
+            voices = self._versatile if one_speaker else voices
         names = self._mosaics.speakers if source == "mosaic" else list(voices)
         speaker = pick(rng, names)
         pieces: list[Piece] = []
@@ -117,9 +120,11 @@ class Composer:
         if rng.random() < 0.15:
             budget = int(budget * rng.uniform(0.15, 1))
         for _ in range(90):
-            piece = self._piece(source, speaker, voices)
+            again = pieces and one_speaker and rng.random() < REPEATED
+            word = pieces[-1].words[-1][0] if again else None
+            piece = self._piece(source, speaker, voices, word)
             piece = piece.at_speed(factor * rng.uniform(0.95, 1.05))
-            pause = int(self._pause_s() * SAMPLE_RATE) if pieces else 0
+            pause = int(max(self._pause_s(), 0) * SAMPLE_RATE) if pieces else 0
             if pause + len(piece.samples) > budget:
                 if pieces or budget < 0.3 * SAMPLE_RATE:
                     break
@@ -146,13 +151,17 @@ class Composer:
         picked = present[int(self.rng.choice(len(present), p=weights / weights.sum()))]
         return picked[0], picked[3]
 
-    def _piece(self, source: str, speaker: str, voices: dict[str, list[Item]]) -> Piece:
+    def _piece(
+        self, source: str, speaker: str, voices: dict[str, list[Item]], wanted: str | None
+    ) -> Piece:
+        """Return something that the speaker said, the wanted word if it is to be had."""
         rng = self.rng
         if source == "mosaic":
-            samples, labels, word = self._mosaics.word(rng, speaker)
+            samples, labels, word = self._mosaics.word(rng, speaker, wanted)
             piece = Piece(samples, labels, [(word, 0, len(labels.tags))])
         else:
-            piece = Piece.of(pick(rng, voices[speaker]))
+            same = [item for item in voices[speaker] if item.entry.text == wanted]
+            piece = Piece.of(pick(rng, same or voices[speaker]))
         level = 0.08 * 10 ** rng.uniform(-0.25, 0.25)
         return Piece(augment.set_level(piece.samples, level), piece.labels, piece.words)
 
@@ -160,7 +169,7 @@ class Composer:
         rng = self.rng
         draw = rng.random()
         if draw < 0.45:
-            return float(rng.uniform(0, 0.12))
+            return float(rng.uniform(-0.05, 0.1))  # people run words together
         return float(rng.uniform(0.1, 0.5) if draw < 0.8 else rng.uniform(0.5, 2.5))
 
     def _lay_out(self, pieces: list[Piece], length: int) -> Utterance:
@@ -170,6 +179,7 @@ class Composer:
         gaps = np.array([self._pause_s() for _ in range(len(pieces) + 1)]) * SAMPLE_RATE
         gaps[0] *= rng.random() < 0.7
         gaps[-1] *= rng.random() < 0.7
+        gaps[[0, -1]] = gaps[[0, -1]].clip(min=0)
         gaps *= min(1.0, slack / max(gaps.sum(), 1.0))
         gaps[pick(rng, (0, -1, int(rng.integers(len(gaps)))))] += slack - gaps.sum()
         sound, labels = np.zeros(length, np.float32), Labels.filled(length, 0, SILENT)

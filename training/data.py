@@ -24,8 +24,8 @@ from training.targets import IGNORE, TokenTargets, collate, token_targets
 SHORTEST = 2000
 """Samples of the shortest utterance: an eighth of a second."""
 FRAMES_PER_POSITION = 2
-EASY_STEPS, RAMP_STEPS = 1500, 5000
-LESSONS = ((600, 192), (1500, 320), (4000, 640))
+EASY_STEPS, RAMP_STEPS = 1500, 4000
+LESSONS = ((600, 192), (1500, 320), (3000, 640))
 """Until which step batches are at most so many frames long."""
 
 

@@ -80,9 +80,14 @@ class Mosaics:
             if any(_fewest(tuple(text.split()), stretches) for text in spoken)
         ]
 
-    def word(self, rng: Generator, speaker: str) -> tuple[Wave, Labels, str]:
-        """Return a digit in the voice of a speaker: samples f32[n], labels, the word."""
-        word = pick(rng, self._digits[speaker])
+    def word(
+        self, rng: Generator, speaker: str, wanted: str | None = None
+    ) -> tuple[Wave, Labels, str]:
+        """Return a digit in the voice of a speaker: samples f32[n], labels, the word.
+
+        It is the wanted one if the speaker's sounds suffice for it.
+        """
+        word = wanted if wanted in self._digits[speaker] else pick(rng, self._digits[speaker])
         stretches = self._index[speaker]
         plans = [_fewest(tuple(text.split()), stretches) for text in PRONUNCIATIONS[word]]
         plan = pick(rng, [plan for plan in plans if plan])

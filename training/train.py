@@ -35,7 +35,7 @@ from training.targets import IGNORE, decoder_loss
 
 PHONE_WEIGHT, TAG_WEIGHT = 0.7, 0.4
 WEIGHT_DECAY = 0.05
-CHECKPOINT_S, REPORT_S = 100, 150
+CHECKPOINT_S, REPORT_S = 100, 300
 
 
 @dataclass(frozen=True, slots=True)
