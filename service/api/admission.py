@@ -5,6 +5,7 @@ Requests are bounded by the engine's permits; this bounds what they hold, 64 kB 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from service.errors import EngineBusy
@@ -12,14 +13,19 @@ from service.errors import EngineBusy
 if TYPE_CHECKING:
     from prometheus_client import Gauge
 
-RETRY_AFTER_S = 5.0
-
 
 class AudioBudget:
-    """Seconds of audio that all requests together may hold."""
+    """Seconds of audio that all requests together may hold.
 
-    def __init__(self, max_s: float, gauge: Gauge) -> None:
+    Args:
+        max_s: so many.
+        gauge: shows what is held.
+        retry_after_s: tells when one for whom there is no room should come back.
+    """
+
+    def __init__(self, max_s: float, gauge: Gauge, retry_after_s: Callable[[], float]) -> None:
         self.max_s = max_s
+        self._retry_after_s = retry_after_s
         self._shares: dict[AudioReservation, float] = {}
         gauge.set_function(lambda: self.held_s)
 
@@ -43,7 +49,7 @@ class AudioBudget:
             raise EngineBusy(
                 f"other requests hold {others_s:.0f} s of audio, and with {total_s:.0f} s more the"
                 f" limit of {self.max_s:.0f} s would be passed",
-                retry_after_s=RETRY_AFTER_S,
+                retry_after_s=self._retry_after_s(),
             )
         self._shares[reservation] = total_s
 

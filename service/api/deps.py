@@ -103,7 +103,9 @@ class Services:
         self.config = config
         self.metrics = metrics
         self.audio_decoder = audio_decoder
-        self.audio_budget = AudioBudget(config.max_queue_audio_s, metrics.queue_audio_seconds)
+        self.audio_budget = AudioBudget(
+            config.max_queue_audio_s, metrics.queue_audio_seconds, self._retry_after_s
+        )
         self.serving: Serving | None = None
         self.failure: BaseException | None = None
         self._load = load
@@ -130,6 +132,10 @@ class Services:
         self._draining = True
         if self.serving is not None:
             self.serving.engine.drain()
+
+    def _retry_after_s(self) -> float:
+        """Return when one for whom there is no room should come back."""
+        return 1.0 if self.serving is None else self.serving.engine.retry_after_s()
 
     @property
     def state(self) -> EngineState:

@@ -85,7 +85,7 @@ class Engine:
         self._on_dead = on_dead
         metrics = metrics or Metrics()
         self._gauges = EngineGauges(metrics, core.scheduler.config)
-        self._permits = Permits(config.max_requests, metrics)
+        self._permits = Permits(config.max_requests, core.scheduler.config.rows, metrics)
         self._inbox: queue.SimpleQueue[Open | Submit | Close | Stop] = queue.SimpleQueue()
         self._ids = itertools.count(1)
         self._streams: dict[int, tuple[Session, TokenStream]] = {}
@@ -122,13 +122,17 @@ class Engine:
 
         Raises:
             EngineStarting, EngineDraining, EngineDead: by the state.
-            EngineBusy: if `max_requests` hold a permit; says when one is expected to be free.
+            EngineBusy: if `max_requests` hold a permit; says when to come back.
         """
         self._require_ready()
         self._permits.check()
         session = Session(self, time.monotonic())
         self._permits.add(session)
         return session
+
+    def retry_after_s(self) -> float:
+        """Return when one who finds no place should come back."""
+        return self._permits.retry_after_s()
 
     def drain(self) -> None:
         """Take no new sessions; those that have a permit go on to their end."""
@@ -231,8 +235,7 @@ class Engine:
             session, stream = owner
             stream.feed(step)
             if session.is_waiting:
-                session.is_waiting = False
-                session.waited_s = began_at - (session.queued_at or began_at)
+                session.began_at = began_at
                 self._permits.count()
             if step.finish is not None:
                 del self._streams[sequence_id]

@@ -130,21 +130,31 @@ class Session:
 
     Attributes:
         opened_at: `time.monotonic()` of the permit.
-        is_waiting: whether no token has come yet.
         queued_at: `time.monotonic()` of its first window, None until then.
-        waited_s: from there to the step that gave the first token, None until then.
+        began_at: that of the step that gave its first token, None until then.
         n_windows: windows leased so far.
     """
 
     def __init__(self, port: Port, opened_at: float) -> None:
         self.opened_at = opened_at
-        self.is_waiting = True
         self.queued_at: float | None = None
-        self.waited_s: float | None = None
+        self.began_at: float | None = None
         self.n_windows = 0
         self._port = port
         self._leases: list[WindowLease] = []
         self._closed = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no token has come yet."""
+        return self.began_at is None
+
+    @property
+    def waited_s(self) -> float | None:
+        """From the first window to the step that gave the first token; None until then."""
+        if self.began_at is None or self.queued_at is None:
+            return None
+        return self.began_at - self.queued_at
 
     def window(self, window_input: WindowInput) -> WindowLease:
         """Return a lease on a window; it is an async context manager.

@@ -9,7 +9,7 @@ from service.metrics import Metrics
 
 def test_what_is_reserved_comes_back() -> None:
     metrics = Metrics()
-    budget = AudioBudget(100.0, metrics.queue_audio_seconds)
+    budget = AudioBudget(100.0, metrics.queue_audio_seconds, lambda: 7.0)
     first, second = budget.reserve(), budget.reserve()
     first.grow_to(10.0)
     first.grow_to(60.0)
@@ -25,19 +25,19 @@ def test_what_is_reserved_comes_back() -> None:
 
 
 def test_more_than_the_budget_is_busy_and_names_it() -> None:
-    budget = AudioBudget(100.0, Metrics().queue_audio_seconds)
+    budget = AudioBudget(100.0, Metrics().queue_audio_seconds, lambda: 7.0)
     first, second = budget.reserve(), budget.reserve()
     first.grow_to(70.0)
     with pytest.raises(
         EngineBusy, match="70 s of audio, and with 31 s more the limit of 100 s"
     ) as caught:
         second.grow_to(31.0)
-    assert caught.value.retry_after_s > 0
+    assert caught.value.retry_after_s == 7.0
     second.grow_to(30.0)
 
 
 def test_a_released_reservation_takes_nothing() -> None:
-    budget = AudioBudget(100.0, Metrics().queue_audio_seconds)
+    budget = AudioBudget(100.0, Metrics().queue_audio_seconds, lambda: 7.0)
     reservation = budget.reserve()
     reservation.release()
     reservation.grow_to(50.0)

@@ -43,9 +43,7 @@ class Client:
         return b"".join(message.get("body", b"") for message in self.messages)
 
 
-def response(
-    events: AsyncGenerator[Note, None], closed: list[str], **options: Any
-) -> EventStream:
+def response(events: AsyncGenerator[Note, None], closed: list[str], **options: Any) -> EventStream:
     return EventStream(
         events,
         on_error=lambda error: {"error": {"message": str(error)}},
