@@ -1,0 +1,165 @@
+"""The real engine, open to whoever wants to break it, and ways to break it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from service.decoding.params import SequenceParams
+from service.decoding.sampling import Draw
+from service.engine.core import EngineCore
+from service.engine.engine import Engine, EngineConfig
+from service.engine.runner import ModelRunner, RunnerConfig
+from service.engine.scheduler import Scheduler, SchedulerConfig
+from service.engine.types import WindowInput
+from tests.unit.engine.fakes import EOT, SPECIAL
+from tests.unit.engine.models import lively_model, small_config
+
+CONFIG = small_config(rounding=64)
+CULPRIT = 180
+"""The window that is struck is told by its mel frames."""
+CULPRIT_ROUNDED = 192
+STRUCK_AFTER = 7
+
+
+class Target:
+    """The real engine, open to whoever wants to break it."""
+
+    def __init__(self, rows: int = 4) -> None:
+        self.model = lively_model(CONFIG)
+        config = RunnerConfig(windows=6, rows=rows, encode_batch=4, probe=False)
+        self.runner = ModelRunner(self.model, SPECIAL, config)
+        self.core = EngineCore(Scheduler(SchedulerConfig(6, rows, EOT, 448, 4)), self.runner)
+        self.deaths: list[BaseException] = []
+        self.together = 0
+        self.submitted = threading.Event()
+        self.broken = False
+        encode = self.runner.encode
+
+        def wait_for_all(windows: Sequence[tuple[int, WindowInput]]) -> None:
+            self.submitted.wait(60)
+            encode(windows)
+
+        self.runner.encode = wait_for_all  # type: ignore[method-assign]
+
+    @asynccontextmanager
+    async def engine(self) -> AsyncIterator[Engine]:
+        self.submitted.set()
+        engine = Engine(self.core, config=EngineConfig(64), on_dead=self.deaths.append)
+        engine.start()
+        await engine.until_ready()
+        self.broken = True
+        try:
+            yield engine
+        finally:
+            self.submitted.set()
+            await engine.stop(0)
+
+    def mean_batch(self) -> float:
+        """How many rows a decoder step has had."""
+        value = self.runner.metrics.registry.get_sample_value
+        steps = value("earshot_decoder_batch_size_count") or 1
+        return (value("earshot_decoder_batch_size_sum") or 0) / steps
+
+    def row_of_culprit(self, first: int, n_rows: int) -> int | None:
+        """Where it is among rows `[first, first + n_rows)`, once it has had enough tokens."""
+        self.together = max(self.together, n_rows)
+        for sequence in self.core.scheduler.running[first : first + n_rows]:
+            if sequence.window.input.content_frames == CULPRIT and self.broken:
+                assert sequence.row is not None
+                return sequence.row - first
+        return None
+
+    def n_sampled(self, first: int, at: int) -> int:
+        return self.core.scheduler.running[first + at].n_sampled
+
+    def in_steps(self, fault: Callable[[Tensor, int], None]) -> None:
+        """Let `fault(logits, row)` happen in each of the culprit's steps from the seventh on."""
+        decode = self.model.decode
+
+        def faulty(tokens: Tensor, positions: list[int], cache: Any, *, first: int) -> Tensor:
+            logits = decode(tokens, positions, cache, first=first)
+            at = self.row_of_culprit(first, len(positions))
+            if at is not None and self.n_sampled(first, at) >= STRUCK_AFTER:
+                fault(logits, at)
+            return logits
+
+        self.model.decode = faulty  # type: ignore[method-assign, assignment]
+
+    def in_prompts(self, fault: Callable[[Tensor], None]) -> None:
+        """Let `fault(logits)` happen when the culprit's prompt is decoded."""
+        prefill = self.model.prefill
+
+        def faulty(tokens: list[int], cache: Any, row: int, **how: Any) -> Tensor:
+            logits = prefill(tokens, cache, row, **how)
+            if self.row_of_culprit(row, 1) is not None:
+                fault(logits)
+            return logits
+
+        self.model.prefill = faulty  # type: ignore[method-assign]
+
+    def in_encoder(self, fault: Callable[[Tensor], None]) -> None:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if self.broken:
+                fault(args[0])
+
+        self.model.encoder.register_forward_pre_hook(hook)
+
+
+def fill(value: float) -> Callable[..., None]:
+    def fault(logits: Tensor, row: int | None = None) -> None:
+        logits[slice(None) if row is None else row] = value
+
+    return fault
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fault(*_: object) -> None:
+        raise error
+
+    return fault
+
+
+def rule_for_later_tokens(target: Target) -> None:
+    sampler = target.runner.sampler
+    draw_next, filter_next = sampler.draw_next, sampler.rules.filter_next
+    n_rows = 0
+
+    def count_rows(logits: Tensor, first: int) -> Draw:
+        nonlocal n_rows
+        n_rows = len(logits)  # the rules get them padded
+        return draw_next(logits, first)
+
+    def faulty(logits: Tensor, first: int) -> Tensor:
+        filtered = filter_next(logits, first)
+        at = target.row_of_culprit(first, n_rows)
+        if at is not None and target.n_sampled(first, at) >= STRUCK_AFTER:
+            raise KeyError("a rule that raises")
+        return filtered
+
+    sampler.draw_next = count_rows  # type: ignore[method-assign]
+    sampler.rules.filter_next = faulty  # type: ignore[method-assign]
+
+
+def rule_for_the_first_token(target: Target) -> None:
+    rules = target.runner.sampler.rules
+    filter_first = rules.filter_first
+
+    def faulty(logits: Tensor, row: int, params: SequenceParams) -> Tensor:
+        if target.row_of_culprit(row, 1) is not None:
+            raise IndexError("a rule that raises")
+        return filter_first(logits, row, params)
+
+    rules.filter_first = faulty  # type: ignore[method-assign]
+
+
+def only_the_culprits(error: Exception) -> Callable[[Tensor], None]:
+    def fault(mel: Tensor) -> None:
+        if mel.shape[-1] == CULPRIT_ROUNDED:
+            raise error
+
+    return fault
