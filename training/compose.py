@@ -63,7 +63,7 @@ class Composer:
     def __init__(self, material: Material, rng: Generator) -> None:
         self.material = material
         self.rng = rng
-        self.digit_share = 0.6
+        self.digit_share = 0.52
         self.others = OtherSounds(material, rng)
         recorded = ("speechocean762", "ljspeech")
         strings = {
@@ -100,7 +100,7 @@ class Composer:
         draw = self.rng.random()
         if draw < self.digit_share:
             return self.digits(shortest, length)
-        speech = self.digit_share + 0.72 * (1 - self.digit_share)
+        speech = self.digit_share + 0.78 * (1 - self.digit_share)
         return self.others.speech(length) if draw < speech else self.others.no_speech(length)
 
     def digits(self, shortest: int, length: int) -> Utterance:
