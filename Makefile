@@ -5,6 +5,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# A tool with many dependencies of its own, kept out of what is tested.
+AUDIT := $(VENV)/audit
 STAMP := $(VENV)/.earshot-installed
 CODE := service tests training benchmarks samples
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -13,7 +15,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format bench clean
+.PHONY: help setup serve test check format bench audit clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -45,6 +47,11 @@ format: $(STAMP) ## Format the code and mend what lint can mend
 
 bench: $(STAMP) ## Load a real server with 1, 4, 8 and 16 clients; ARGS="--url http://..."
 	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+audit: ## Compare the pins with today's advisories; needs the network
+	@test -n "$(PYTHON)" || { echo 'Earshot needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
+	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit; }
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt $(ARGS)
 
 clean: ## Remove .venv and every cache
 	rm -rf $(VENV) *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
