@@ -20,8 +20,8 @@ from service.checkpoints.hf_config import (
 from service.checkpoints.names import Naming
 from service.checkpoints.state import CheckpointState, split_state
 from service.checkpoints.tensors import (
+    RenamedSource,
     SafetensorsSource,
-    TensorInfo,
     TensorSource,
     TorchSource,
     load_torch,
@@ -50,8 +50,8 @@ def load_hf_folder(folder: Path, *, name: str, tokenizer: Path | None = None) ->
         raise CheckpointError(f"{folder}: no config.json, so this is no model folder")
     content = read_json(folder / "config.json")
     config = config_from_json(folder / "config.json", content)
-    source, kind = _open_weights(folder)
-    state = CheckpointState(_with_prefix(source), Naming.HF, config)
+    source, kind = open_weights(folder)
+    state = CheckpointState(with_prefix(source), Naming.HF, config)
     path = folder / "generation_config.json"
     settings = read_json(path) if path.is_file() else None
     if settings is None and "suppress_tokens" in content:  # checkpoints older than that file
@@ -78,7 +78,12 @@ def check_vocabulary(path: Path, config: WhisperConfig, tokenizer: WhisperTokeni
         )
 
 
-def _open_weights(folder: Path) -> tuple[TensorSource, CheckpointFormat]:
+def open_weights(folder: Path) -> tuple[TensorSource, CheckpointFormat]:
+    """Return the tensors of a folder, of one file or of shards.
+
+    Raises:
+        CheckpointError: if there are none, or they are damaged.
+    """
     for file_name, kind in (
         (SAFETENSORS, CheckpointFormat.SAFETENSORS),
         (PYTORCH, CheckpointFormat.PYTORCH),
@@ -117,21 +122,10 @@ def _shards(index: Path) -> tuple[list[Path], set[str]]:
     return [index.parent / name for name in names], set(weight_map)
 
 
-class _Prefixed:
-    """A source whose names lack "model.", as those saved from the bare `WhisperModel` do."""
-
-    def __init__(self, source: TensorSource) -> None:
-        self._source = source
-        self.path = source.path
-        self.infos: Mapping[str, TensorInfo] = {f"model.{n}": i for n, i in source.infos.items()}
-
-    def read(self, name: str) -> Tensor:
-        return self._source.read(name.removeprefix("model."))
-
-
-def _with_prefix(source: TensorSource) -> TensorSource:
+def with_prefix(source: TensorSource) -> TensorSource:
+    """Return the source with "model." before names that lack it, as a bare `WhisperModel`'s do."""
     bare = all(name.startswith(("encoder.", "decoder.")) for name in source.infos)
-    return _Prefixed(source) if bare else source
+    return RenamedSource(source, {f"model.{n}": n for n in source.infos}) if bare else source
 
 
 def save_hf_folder(

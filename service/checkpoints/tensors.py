@@ -23,16 +23,35 @@ _DTYPES = {
 }
 
 
+_SHORT = {dtype: name for name, dtype in _DTYPES.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a file says about a tensor, without reading it."""
+    """What a file says about a tensor, without reading it.
+
+    Attributes:
+        shape: outermost first.
+        dtype: of the tensor when it is read.
+        stored_as: how its numbers are stored, where that is not simply `dtype`.
+        stored_bytes: its bytes in the file, where they do not follow from `dtype`.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    stored_as: str | None = None
+    stored_bytes: int | None = None
+
+    @property
+    def encoding(self) -> str:
+        """How its numbers are stored: F32, F16, BF16, F64, AprQ8, ..."""
+        return self.stored_as or _SHORT[self.dtype]
 
     @property
     def nbytes(self) -> int:
         """Bytes in the file."""
+        if self.stored_bytes is not None:
+            return self.stored_bytes
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
@@ -52,6 +71,25 @@ class TensorSource(Protocol):
     def read(self, name: str) -> Tensor:
         """Return one tensor; it may share memory with the file."""
         ...
+
+
+class RenamedSource:
+    """A source under other names.
+
+    Args:
+        source: the file's tensors.
+        names: new name -> the file's; tensors that are not in it are left out.
+    """
+
+    def __init__(self, source: TensorSource, names: Mapping[str, str]) -> None:
+        self._source = source
+        self._names = names
+        self.path = source.path
+        self.infos: Mapping[str, TensorInfo] = {n: source.infos[f] for n, f in names.items()}
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor; it may share memory with the file."""
+        return self._source.read(self._names[name])
 
 
 class SafetensorsSource:
