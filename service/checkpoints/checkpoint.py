@@ -21,6 +21,8 @@ class CheckpointFormat(enum.StrEnum):
     SAFETENSORS = "safetensors"
     PYTORCH = "pytorch"
     OPENAI = "openai"
+    APR_V1 = "apr-v1"
+    APR_V2 = "apr-v2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from service.checkpoints.apr.file import V1_MAGIC, V2_MAGICS
+from service.checkpoints.apr.model import AprModel, open_apr
 from service.checkpoints.checkpoint import Checkpoint, CheckpointFormat, default_generation
 from service.checkpoints.hf import check_vocabulary, load_hf_folder
 from service.checkpoints.hub import fetch_model, fetch_tokenizer, is_hub_id
+from service.checkpoints.names import Naming
 from service.checkpoints.openai_pt import (
     config_from_dims,
     is_openai,
     released_size,
     state_from_openai,
 )
+from service.checkpoints.state import CheckpointState
 from service.checkpoints.tensors import load_torch
 from service.errors import CheckpointError
 from service.model.config import WhisperConfig
 from service.text.tokenizer import WhisperTokenizer, load_tokenizer
 
-_APR_MAGIC = (b"APR1", b"APR\0", b"APR2")
+APR_MAGIC = (V1_MAGIC, *V2_MAGICS)
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
 _SAFETENSORS_HEADER = b"{"
@@ -34,10 +38,10 @@ def load_checkpoint(
     """Read a model's description; its weights are read when the model is built.
 
     Args:
-        source: a folder in Hugging Face's layout, an OpenAI `.pt` file, or a hub id such as
-            "openai/whisper-tiny". An existing path goes before a hub id.
-        tokenizer: a folder, a tokenizer.json or a hub id. An OpenAI file has no tokenizer of its
-            own; by default it gets that of the released size that its dimensions match.
+        source: a folder in Hugging Face's layout, an OpenAI `.pt` file, an `.apr` file, or a hub
+            id such as "openai/whisper-tiny". An existing path goes before a hub id.
+        tokenizer: a folder, a tokenizer.json or a hub id. A file that has no tokenizer of its own
+            gets, by default, that of the released size that its dimensions match.
         offline: never ask the hub, use its cache only (as the variable HF_HUB_OFFLINE does).
 
     Raises:
@@ -63,8 +67,8 @@ def load_checkpoint(
 def _load_file(path: Path, tokenizer: str | None, *, offline: bool) -> Checkpoint:
     with path.open("rb") as file:
         head = file.read(9)
-    if head[:4] in _APR_MAGIC:
-        raise CheckpointError(f"{path}: an .apr model, which this version cannot read yet")
+    if head[:4] in APR_MAGIC:
+        return _load_apr(path, tokenizer, offline=offline)
     if head[8:] == _SAFETENSORS_HEADER:
         raise CheckpointError(
             f"{path}: safetensors alone are no model; give the folder with its config.json"
@@ -82,20 +86,53 @@ def _load_file(path: Path, tokenizer: str | None, *, offline: bool) -> Checkpoin
         )
     config = config_from_dims(path, content["dims"])
     state = state_from_openai(path, content["model_state_dict"], config)
-    tokens = _openai_tokenizer(path, config, tokenizer, offline=offline)
+    tokens = external_tokenizer(path, config, tokenizer, offline=offline)
     generation = default_generation(config, tokens)
     kind = CheckpointFormat.OPENAI
     return Checkpoint(config, state, tokens, generation, path.stem, kind, str(path))
 
 
-def _openai_tokenizer(
+def _load_apr(path: Path, tokenizer: str | None, *, offline: bool) -> Checkpoint:
+    model = open_apr(path)
+    model.check()
+    state = CheckpointState(model.tensors, Naming.HF, model.config)
+    tokens = apr_tokenizer(model, tokenizer, offline=offline)
+    generation = model.generation(tokens)
+    return Checkpoint(model.config, state, tokens, generation, path.stem, model.format, str(path))
+
+
+def apr_tokenizer(model: AprModel, tokenizer: str | None, *, offline: bool) -> WhisperTokenizer:
+    """Return the named tokenizer, or the embedded one, or that of the released size.
+
+    Raises:
+        CheckpointError: if there is none, or the embedded one is damaged.
+    """
+    if tokenizer is None:
+        try:
+            embedded = model.tokenizer()
+        except CheckpointError:
+            if released_size(model.config) is None:
+                raise
+            embedded = None
+        if embedded is not None:
+            check_vocabulary(model.path, model.config, embedded)
+            return embedded
+    return external_tokenizer(model.path, model.config, tokenizer, offline=offline)
+
+
+def external_tokenizer(
     path: Path, config: WhisperConfig, tokenizer: str | None, *, offline: bool
 ) -> WhisperTokenizer:
+    """Return the named tokenizer, or that of the released size, for a file that holds none.
+
+    Raises:
+        CheckpointError: if it cannot be had or is another model's.
+    """
     if tokenizer is None:
         size = released_size(config)
         if size is None:
             raise CheckpointError(
-                f"{path}: an OpenAI file holds no tokenizer, and its dimensions are of no released "
+                f"{path}: the file holds no tokenizer, and its dimensions are of no released "
                 "size; name a tokenizer (EARSHOT_TOKENIZER: a folder, a tokenizer.json, a hub id)"
             )
         tokenizer = f"openai/whisper-{size}"

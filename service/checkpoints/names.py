@@ -126,3 +126,10 @@ def _parts(
 ) -> tuple[str | None, ...]:
     pairs = zip(parts, absent, strict=True)
     return tuple(None if gone else f"{prefix}{part}.{kind}" for part, gone in pairs)
+
+
+def block_tails() -> tuple[str, ...]:
+    """Return Hugging Face's names within a layer, such as `self_attn.q_proj.weight`."""
+    parts = [hf for _, hf in (*_BLOCK_MODULES, *_CROSS_MODULES)]
+    parts += [*_FUSED_SELF[1], *_FUSED_CROSS[1]]
+    return tuple(f"{part}.{kind}" for part in parts for kind in ("weight", "bias"))
