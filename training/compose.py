@@ -21,9 +21,9 @@ from training.targets import Spoken
 
 SOURCES = (
     # source, share of short and of longer utterances, slowest and fastest
-    ("fsdd", 0.36, 0.20, (0.75, 1.33)),
-    ("cuts", 0.28, 0.22, (0.78, 1.25)),
-    ("mosaic", 0.24, 0.24, (0.78, 1.25)),
+    ("fsdd", 0.36, 0.16, (0.75, 1.33)),
+    ("cuts", 0.25, 0.20, (0.78, 1.25)),
+    ("mosaic", 0.27, 0.30, (0.78, 1.25)),
     ("tts", 0.12, 0.08, (0.8, 1.25)),
     ("strings", 0.0, 0.14, (0.75, 1.3)),
     ("tts strings", 0.0, 0.12, (0.8, 1.25)),

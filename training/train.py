@@ -33,7 +33,7 @@ from training.muon import Muon, summed
 from training.network import AveragedWeights, Trainee, builtin_config
 from training.targets import IGNORE, decoder_loss
 
-PHONE_WEIGHT, TAG_WEIGHT = 0.7, 0.4
+PHONE_WEIGHT, TAG_WEIGHT = 1.0, 0.4
 WEIGHT_DECAY = 0.05
 CHECKPOINT_S, REPORT_S = 100, 300
 
