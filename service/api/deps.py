@@ -164,7 +164,11 @@ class Services:
         return self.serving
 
 
-def get_services(request: Request) -> Services:
-    """Return the services of the app that serves this request."""
+async def get_services(request: Request) -> Services:
+    """Return the services of the app that serves this request.
+
+    A coroutine though it awaits nothing: FastAPI sends a plain function to a worker thread, and
+    each request would wait for that thread to get its turn beside the engine's.
+    """
     services: Services = request.app.state.services
     return services

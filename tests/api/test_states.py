@@ -133,3 +133,15 @@ def test_a_lost_device_ends_every_stream_and_kills_the_probes(parts: Parts) -> N
         assert lost.is_set()
         assert probes(live) == dict.fromkeys(("/livez", "/health", "/readyz"), (503, "dead"))
         assert assert_envelope(live.transcribe(SHORT), 503)["code"] == "engine_dead"
+
+
+def test_a_request_that_is_refused_needs_no_worker_thread(parts: Parts) -> None:
+    """It would wait there for its turn beside the engine's thread."""
+    before = set(threading.enumerate())
+    with LiveServer(services_of(parts, Limits(max_requests=1))) as live:
+        permit = live.engine.session()
+        assert_envelope(live.transcribe(SHORT), 429)
+        assert live.client.get("/readyz").status_code == 200
+        new = {thread.name for thread in set(threading.enumerate()) - before}
+        assert not {name for name in new if "AnyIO" in name}
+        permit.close()
