@@ -1,0 +1,224 @@
+"""Offer a real service ten times what it can do, and see whether it still does what it can.
+
+First as many clients as the service admits post one recording after the other: what comes out is
+its capacity. Then requests arrive at a fixed rate, `--times` the capacity, whether earlier ones are
+answered or not, and who is refused does not come again. The throughput should be the capacity, the
+latency of those who are admitted bounded by the queue, and every other answer a 429.
+
+Without `--url` a service is started for the run, with the model and device of the `EARSHOT_*`
+variables. The generator needs a core of its own: on a busy or small machine it takes from the
+service what it measures, so take figures where nothing else runs.
+
+    python -m benchmarks.overload
+    python -m benchmarks.overload --url http://127.0.0.1:8000 --seconds 60 --times 10 talk.mp3
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import statistics
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from benchmarks.load import SAMPLES, own_service
+
+TOLERANCE = 0.05
+WARM_UP = 0.2
+"""Share of a level's seconds that pass before it is measured: the queue has to fill."""
+TIMEOUT_S = 600.0
+TICK_S = 0.1
+TABLE_WIDTH = 124
+"""Where there is no terminal that would say how wide it is."""
+console = Console()
+
+
+@dataclass(slots=True)
+class Level:
+    """What came of the requests that ended within the measured seconds.
+
+    Attributes:
+        name: of the level.
+        seconds: that were measured.
+        offered: requests sent in them.
+        latencies_s: of those that were answered.
+        refusals_s: the `Retry-After` of those that were refused.
+        failures: the others, by what they got.
+    """
+
+    name: str
+    seconds: float
+    offered: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+    refusals_s: list[float] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+    _from: float = 0.0
+
+    def begin(self) -> float:
+        """Note that the level begins now; return when to stop sending."""
+        self._from = time.perf_counter() + WARM_UP * self.seconds
+        return self._from + self.seconds
+
+    @property
+    def per_s(self) -> float:
+        """Requests answered a second."""
+        return len(self.latencies_s) / self.seconds
+
+    def counts(self, at: float) -> bool:
+        """Whether a moment is in the measured seconds."""
+        return self._from <= at < self._from + self.seconds
+
+    async def ask(self, client: httpx.AsyncClient, audio: bytes) -> None:
+        """Send one request and note what came of it."""
+        began = time.perf_counter()
+        self.offered += self.counts(began)
+        try:
+            response = await client.post("/transcribe?stream=false", content=audio)
+        except httpx.TransportError as error:
+            self.failures[type(error).__name__] += 1
+            return
+        ended = time.perf_counter()
+        if not self.counts(ended):
+            return
+        if response.is_success:
+            self.latencies_s.append(ended - began)
+        elif response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            self.refusals_s.append(float(response.headers["retry-after"]))
+        else:
+            self.failures[str(response.status_code)] += 1
+
+    def row(self, capacity: float) -> list[str]:
+        """Return the cells of the table."""
+        return [
+            self.name,
+            f"{self.offered / self.seconds:.1f}",
+            f"{self.per_s:.2f}",
+            f"{self.per_s / capacity:.1%}" if capacity else "-",
+            str(len(self.refusals_s)),
+            str(self.failures.total()),
+            _spread(self.latencies_s, 1000.0),
+            _spread(self.refusals_s, 1.0),
+        ]
+
+
+def _spread(values: Sequence[float], unit: float) -> str:
+    """Median / 95th percentile / maximum."""
+    if len(values) < 2:
+        return "-"
+    percentiles = statistics.quantiles(values, n=20, method="inclusive")
+    shown = (statistics.median(values), percentiles[-1], max(values))
+    return " / ".join(f"{unit * value:.0f}" for value in shown)
+
+
+async def at_capacity(
+    level: Level, client: httpx.AsyncClient, audio: Iterator[bytes], clients: int
+) -> None:
+    """So many clients post one recording after the other: never more than are admitted."""
+    end = level.begin()
+
+    async def work() -> None:
+        while time.perf_counter() < end:
+            await level.ask(client, next(audio))
+
+    await asyncio.gather(*(work() for _ in range(clients)))
+
+
+async def at_rate(
+    level: Level, client: httpx.AsyncClient, audio: Iterator[bytes], per_s: float
+) -> None:
+    """Requests arrive at equal distances, whatever became of the ones before."""
+    end = level.begin()
+    due = time.perf_counter()
+    async with asyncio.TaskGroup() as arrivals:
+        while due < end:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            arrivals.create_task(level.ask(client, next(audio)))
+            due += 1 / per_s
+
+
+async def with_progress(level: Level, work: Awaitable[None]) -> None:
+    """Show how far a level is while it runs."""
+    total_s = (1 + WARM_UP) * level.seconds
+    began = time.perf_counter()
+    with Progress(
+        TextColumn(f"{level.name:>12}"), BarColumn(), TextColumn("{task.fields[seen]}"),
+        TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        bar = progress.add_task("", total=total_s, seen="")
+        running = asyncio.ensure_future(work)
+        while not running.done():
+            await asyncio.wait((running,), timeout=TICK_S)
+            seen = f"{len(level.latencies_s)} answered, {len(level.refusals_s)} refused"
+            elapsed_s = time.perf_counter() - began
+            progress.update(bar, completed=min(elapsed_s, total_s), seen=seen)
+        await running
+
+
+async def measure(
+    url: str, recordings: Sequence[bytes], seconds: float, times: float
+) -> tuple[Level, Level]:
+    """Return the level at capacity and the one beyond it."""
+    audio = itertools.cycle(recordings)
+    unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=unlimited) as client:
+        health = (await client.get("/health")).json()
+        clients = health["engine"]["max_requests"]
+        full = Level("capacity", seconds)
+        await with_progress(full, at_capacity(full, client, audio, clients))
+        if not full.per_s:
+            console.print(f"nothing was answered in {seconds:g} s: {dict(full.failures)}")
+            raise typer.Exit(1)
+        beyond = Level(f"{times:g} x", seconds)
+        await with_progress(beyond, at_rate(beyond, client, audio, times * full.per_s))
+    return full, beyond
+
+
+def run(
+    files: Annotated[list[Path] | None, typer.Argument(help="recordings; samples/ if none")] = None,
+    url: Annotated[str | None, typer.Option(help="of a running service, otherwise idle")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="measured at each level")] = 60.0,
+    times: Annotated[float, typer.Option(min=1, help="the capacity that is offered")] = 10.0,
+) -> None:
+    """Measure the throughput of a service at its capacity and far beyond it."""
+    recordings = [path.read_bytes() for path in files or sorted(SAMPLES.glob("*.wav"))]
+    with contextlib.nullcontext(url) if url else own_service() as address:
+        full, beyond = asyncio.run(measure(address, recordings, seconds, times))
+    table = Table(title=f"{seconds:g} s at each level, {len(recordings)} recordings in turn")
+    for heading in (
+        "level", "offered/s", "answered/s", "of capacity", "refused", "failures",
+        "latency ms\np50 / p95 / max", "Retry-After s\np50 / p95 / max",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right", no_wrap=True)
+    for level in (full, beyond):
+        table.add_row(*level.row(full.per_s))
+    if not console.is_terminal:
+        console.width = TABLE_WIDTH
+    console.print(table)
+    raise typer.Exit(verdict(full, beyond))
+
+
+def verdict(full: Level, beyond: Level, say: Callable[[str], None] = console.print) -> int:
+    """Say whether the service held, and return the exit code."""
+    share = beyond.per_s / full.per_s
+    failures = full.failures + beyond.failures
+    for what, count in sorted(failures.items()):
+        say(f"failed: {count} x {what}")
+    held = share >= 1 - TOLERANCE and not failures
+    say(f"{'held' if held else 'NOT held'}: {share:.1%} of the capacity, at least "
+        f"{1 - TOLERANCE:.0%} are wanted, and no failures")  # fmt: skip
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    typer.run(run)
