@@ -20,7 +20,10 @@ from tests.process.running import DEADLINE_S, Running, Stream, free_port, until
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx)")
+pytestmark = [
+    pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx)"),
+    pytest.mark.timeout(300),  # a server, and deadlines as long as they are shipped
+]
 
 MAIN = """
 {user}

@@ -18,9 +18,12 @@ from tests.process.running import DEADLINE_S, Running, free_port, until
 
 PROMETHEUS = shutil.which("prometheus")
 
-pytestmark = pytest.mark.skipif(
-    PROMETHEUS is None, reason="prometheus is not installed (Debian: prometheus)"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        PROMETHEUS is None, reason="prometheus is not installed (Debian: prometheus)"
+    ),
+    pytest.mark.timeout(300),  # two servers
+]
 
 NOTHING_WRONG = {
     "Refused",
