@@ -9,13 +9,15 @@ from pathlib import Path
 
 from service.checkpoints.apr.file import V1_MAGIC, V2_MAGICS
 from service.checkpoints.apr.model import AprModel, open_apr
-from service.checkpoints.checkpoint import Checkpoint, CheckpointFormat, default_generation
+from service.checkpoints.checkpoint import Checkpoint, CheckpointFormat
 from service.checkpoints.hf import check_vocabulary, load_hf_folder
+from service.checkpoints.hf_config import generation_from_json
 from service.checkpoints.hub import fetch_model, fetch_tokenizer, is_hub_id
 from service.checkpoints.names import Naming
 from service.checkpoints.openai_pt import (
     config_from_dims,
     is_openai,
+    own_content,
     released_size,
     state_from_openai,
 )
@@ -28,7 +30,7 @@ from service.text.tokenizer import WhisperTokenizer, load_tokenizer
 APR_MAGIC = (V1_MAGIC, *V2_MAGICS)
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
-_SAFETENSORS_HEADER = b"{"
+SAFETENSORS_HEADER = b"{"
 """A safetensors file starts with the length of a JSON header, in 8 bytes."""
 
 
@@ -51,12 +53,12 @@ def load_checkpoint(
     if path.is_dir():
         if not any(path.iterdir()):
             raise CheckpointError(f"{path}: the folder is empty")
-        other = _tokenizer_path(tokenizer, offline=offline) if tokenizer else None
+        other = named_tokenizer(tokenizer, offline=offline) if tokenizer else None
         return load_hf_folder(path, name=path.resolve().name, tokenizer=other)
     if path.is_file():
         return _load_file(path, tokenizer, offline=offline)
     if isinstance(source, str) and is_hub_id(source):
-        other = _tokenizer_path(tokenizer, offline=offline) if tokenizer else None
+        other = named_tokenizer(tokenizer, offline=offline) if tokenizer else None
         folder = fetch_model(source, offline=offline)
         return load_hf_folder(folder, name=source, tokenizer=other)
     raise CheckpointError(
@@ -69,7 +71,7 @@ def _load_file(path: Path, tokenizer: str | None, *, offline: bool) -> Checkpoin
         head = file.read(9)
     if head[:4] in APR_MAGIC:
         return _load_apr(path, tokenizer, offline=offline)
-    if head[8:] == _SAFETENSORS_HEADER:
+    if head[8:] == SAFETENSORS_HEADER:
         raise CheckpointError(
             f"{path}: safetensors alone are no model; give the folder with its config.json"
         )
@@ -84,10 +86,16 @@ def _load_file(path: Path, tokenizer: str | None, *, offline: bool) -> Checkpoin
             f"{[*map(str, content)][:3]}; "
             "for Hugging Face's weights give their folder"
         )
-    config = config_from_dims(path, content["dims"])
+    own = own_content(path, content)
+    config = config_from_dims(path, content["dims"], own["window_rounding_frames"])
     state = state_from_openai(path, content["model_state_dict"], config)
-    tokens = external_tokenizer(path, config, tokenizer, offline=offline)
-    generation = default_generation(config, tokens)
+    if own["tokenizer"] is not None and tokenizer is None:
+        multilingual = (own["generation_config"] or {}).get("is_multilingual")
+        tokens = WhisperTokenizer(own["tokenizer"], is_multilingual=multilingual)
+        check_vocabulary(path, config, tokens)
+    else:
+        tokens = external_tokenizer(path, config, tokenizer, offline=offline)
+    generation = generation_from_json(path, own["generation_config"], config, tokens)
     kind = CheckpointFormat.OPENAI
     return Checkpoint(config, state, tokens, generation, path.stem, kind, str(path))
 
@@ -136,7 +144,7 @@ def external_tokenizer(
                 "size; name a tokenizer (EARSHOT_TOKENIZER: a folder, a tokenizer.json, a hub id)"
             )
         tokenizer = f"openai/whisper-{size}"
-    tokens = load_tokenizer(_tokenizer_path(tokenizer, offline=offline))
+    tokens = load_tokenizer(named_tokenizer(tokenizer, offline=offline))
     check_vocabulary(path, config, tokens)
     written_out = tokens.n_vocab > tokens.timestamp_begin  # its timestamps too
     if written_out and tokens.n_vocab != config.n_vocab:
@@ -147,7 +155,12 @@ def external_tokenizer(
     return tokens
 
 
-def _tokenizer_path(tokenizer: str, *, offline: bool) -> Path:
+def named_tokenizer(tokenizer: str, *, offline: bool) -> Path:
+    """Return where the files of a named tokenizer are: a path, or a hub id's folder.
+
+    Raises:
+        CheckpointError: if there is no such thing.
+    """
     path = Path(tokenizer).expanduser()
     if path.exists():
         return path

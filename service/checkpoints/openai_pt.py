@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ _DIMS = (
     "n_text_head",
     "n_text_layer",
 )
+
+OWN_KEY = "earshot"
+"""Under this key Earshot keeps, as JSON, what OpenAI's dictionary has no place for."""
 
 RELEASED = {
     (80, 384, 4, 4, 51864): "tiny.en",
@@ -48,7 +52,9 @@ def is_openai(content: Mapping[str, Any]) -> bool:
     )
 
 
-def config_from_dims(path: Path, dims: Mapping[str, Any]) -> WhisperConfig:
+def config_from_dims(
+    path: Path, dims: Mapping[str, Any], window_rounding_frames: int = 0
+) -> WhisperConfig:
     """Return the dimensions in an OpenAI file.
 
     Raises:
@@ -69,10 +75,47 @@ def config_from_dims(path: Path, dims: Mapping[str, Any]) -> WhisperConfig:
     d_model = dims["n_text_state"]
     try:
         return WhisperConfig(
-            **shared, d_model=d_model, n_audio_ffn=4 * d_model, n_text_ffn=4 * d_model
+            **shared,
+            d_model=d_model,
+            n_audio_ffn=4 * d_model,
+            n_text_ffn=4 * d_model,
+            window_rounding_frames=window_rounding_frames,
         )
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def dims_from_config(path: Path, config: WhisperConfig) -> dict[str, int]:
+    """Return OpenAI's dimensions.
+
+    Raises:
+        CheckpointError: if the feed-forward is not four times as wide, which they cannot say.
+    """
+    for name in ("n_audio_ffn", "n_text_ffn"):
+        if getattr(config, name) != 4 * config.d_model:
+            raise CheckpointError(
+                f"{path}: {name} is {getattr(config, name)}, in OpenAI's format it is 4 times "
+                f"d_model ({4 * config.d_model})"
+            )
+    dims = {name: getattr(config, name) for name in _DIMS if not name.endswith("_state")}
+    return dims | {"n_audio_state": config.d_model, "n_text_state": config.d_model}
+
+
+def own_content(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Earshot wrote beside OpenAI's content, nothing for a file of OpenAI's.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    kinds = {"tokenizer": dict, "generation_config": dict, "window_rounding_frames": int}
+    try:
+        own = json.loads(content.get(OWN_KEY, "{}"))
+        wrong = [key for key, kind in kinds.items() if not isinstance(own.get(key, kind()), kind)]
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {OWN_KEY} is not a JSON object: {error}") from error
+    if wrong:
+        raise CheckpointError(f"{path}: {OWN_KEY} has no usable {', '.join(wrong)}")
+    return {"tokenizer": None, "generation_config": None, "window_rounding_frames": 0, **own}
 
 
 def state_from_openai(

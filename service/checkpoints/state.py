@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -68,6 +69,12 @@ class CheckpointState(Mapping[str, Tensor]):
         """The file's own names -> shapes and dtypes, without reading anything."""
         return self.source.infos
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype that one of our parameters has when it is read."""
+        parts = [source for source in self._names[name] if source is not None]
+        dtypes = [self.source.infos[part].dtype for part in parts]
+        return functools.reduce(torch.promote_types, dtypes)
+
     def _part_shape(self, name: str) -> tuple[int, ...]:
         first, *rest = self._shapes[name]
         return (first // len(self._names[name]), *rest)
@@ -117,10 +124,10 @@ class CheckpointState(Mapping[str, Tensor]):
         )
 
 
-def split_state(
+def parts_of(
     state: Mapping[str, Tensor], config: WhisperConfig, naming: Naming
-) -> dict[str, Tensor]:
-    """Return our parameters under a file format's names, unfused.
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield our parameters under a file format's names, unfused, one parameter read at a time.
 
     A bias of a key projection is left out: it adds the same to every score of a query, which the
     softmax does not see.
@@ -129,12 +136,23 @@ def split_state(
         CheckpointError: if a parameter is missing or has the wrong shape.
     """
     shapes = parameter_shapes(config)
-    parts: dict[str | None, Tensor] = {}
     for names in parameter_names(config):
         sources = names.sources(naming)
         tensor = _checked(state, names, shapes[names.ours])
-        parts.update(zip(sources, tensor.chunk(len(sources)), strict=True))
-    return {source: part for source, part in parts.items() if source is not None}
+        for source, part in zip(sources, tensor.chunk(len(sources)), strict=True):
+            if source is not None:
+                yield source, part
+
+
+def split_state(
+    state: Mapping[str, Tensor], config: WhisperConfig, naming: Naming
+) -> dict[str, Tensor]:
+    """Return what `parts_of` yields, all at once.
+
+    Raises:
+        CheckpointError: if a parameter is missing or has the wrong shape.
+    """
+    return dict(parts_of(state, config, naming))
 
 
 def _checked(state: Mapping[str, Tensor], names: ParameterNames, shape: tuple[int, ...]) -> Tensor:
