@@ -129,6 +129,66 @@ def inspect(
     raise typer.Exit(inspect_model(settings, as_json=as_json))
 
 
+@app.command()
+def flow(
+    model: Annotated[str, typer.Argument(help="`builtin`, a folder, a file or a hub id.")],
+    layer: Annotated[
+        str | None, typer.Option(help="A number, or a part such as decoder.layers.3.")
+    ] = None,
+    component: Annotated[
+        str, typer.Option(help="full, encoder, decoder, self_attn, cross_attn or ffn.")
+    ] = "full",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Min, max, mean, std and NaN count of each weight.")
+    ] = False,
+    ascii_only: Annotated[bool, typer.Option("--ascii", help="No box characters.")] = False,
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Draw a model's data flow, from audio to tokens, with what the file really holds."""
+    settings = read_settings(model=model, tokenizer=tokenizer)
+    from service.cli.flow import flow_model  # noqa: PLC0415 - brings torch
+
+    code = flow_model(
+        settings,
+        component=component,
+        layer=layer,
+        as_json=as_json,
+        with_stats=stats,
+        ascii_only=ascii_only,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="`builtin`, a folder, a file or a hub id.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="NAME.apr, NAME.pt, or a folder to make.")
+    ],
+    quantize: Annotated[
+        Literal["f16", "q8", "q4", "int8"] | None,
+        typer.Option(help="q8 and q4 for .apr; int8 for its first layout.", show_default=False),
+    ] = None,
+    target_format: Annotated[
+        Literal["apr-v1", "apr-v2", "hf", "openai"] | None,
+        typer.Option("--format", help="Instead of what DST's name says.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file.")] = False,
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Write a model in another format, its tokenizer and filterbank with it."""
+    settings = read_settings(model=source, tokenizer=tokenizer)
+    from service.cli.convert import convert_model  # noqa: PLC0415 - brings torch
+
+    code = convert_model(
+        settings, target, quantize=quantize, target_format=target_format, overwrite=overwrite
+    )
+    raise typer.Exit(code)
+
+
 def read_settings(**options: object) -> Settings:
     """Return the settings, options before environment; name each unusable one on stderr.
 

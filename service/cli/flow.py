@@ -1,0 +1,118 @@
+"""`earshot flow`: the data flow of a model file, drawn or as JSON. Knows nothing about formats."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from service.build import model_source
+from service.checkpoints.opened import ModelFile, open_model
+from service.cli.display import complain
+from service.errors import ServiceError
+from service.inspection.flow import Box, UnknownPart, build_flow, choose, weight_stats
+from service.inspection.flow_text import ASCII, UNICODE, columns, draw
+from service.settings import Settings
+
+UNUSABLE = 2
+ARCHITECTURE = "encoder-decoder (Whisper/T5)"
+_FIGURES = ("min", "max", "mean", "std", "nan_count")
+
+
+def flow_model(
+    settings: Settings,
+    *,
+    component: str,
+    layer: str | None,
+    as_json: bool,
+    with_stats: bool,
+    ascii_only: bool,
+) -> int:
+    """Draw a model's data flow on stdout; return the exit code."""
+    try:
+        model = open_model(model_source(settings), tokenizer=settings.tokenizer)
+        flow = choose(build_flow(model), component, layer)
+        stats = weight_stats(model, flow) if with_stats else {}
+    except (ServiceError, UnknownPart, ValueError) as error:
+        complain(str(error))
+        return UNUSABLE
+    for sentence in model.contradictions:
+        complain(f"warning: {model.source}: {sentence}")
+    if as_json:
+        text = json.dumps(_content(model, flow, component, stats), ensure_ascii=False)
+    else:
+        plain = ascii_only or not _can_draw()
+        lines = [_heading(model), "", *draw(flow, ASCII if plain else UNICODE), *_notes(model)]
+        lines += _table(stats) if with_stats else []
+        text = "\n".join(lines)
+        text = text.encode("ascii", "backslashreplace").decode() if plain else text
+    print(text)  # noqa: T201 - the result
+    return 0
+
+
+def _can_draw() -> bool:
+    """Whether stdout's encoding has the box characters."""
+    try:
+        "".join((*UNICODE.corners, UNICODE.arrow)).encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _heading(model: ModelFile) -> str:
+    return f"Model: {model.name} ({ARCHITECTURE}, {model.format})"
+
+
+def _notes(model: ModelFile) -> list[str]:
+    notes = ["", "FLOP/window: encoder and K,V of one full window. FLOP/token: full context."]
+    if model.assumed:
+        notes.append(f"Assumed, the file does not say: {', '.join(model.assumed)}")
+    return notes
+
+
+def _table(stats: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows: list[tuple[str, ...]] = [("weight", "min", "max", "mean", "std", "NaN")]
+    for name, figures in stats.items():
+        rows.append((name, *(_number(figures[key]) for key in _FIGURES)))
+    widths = [max(columns(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [""] + [
+        "  ".join(
+            cell + " " * (width - columns(cell)) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _content(
+    model: ModelFile, flow: tuple[Box, ...], component: str, stats: Mapping[str, Any]
+) -> dict[str, Any]:
+    config = model.config
+    weights = [weight for box in flow for weight in box.all_weights]
+    content: dict[str, Any] = {
+        "file": model.source,
+        "format": str(model.format),
+        "architecture": ARCHITECTURE,
+        "component": component.lower(),
+        "total_tensors": len(model.tensors.infos),
+        "encoder_layers": config.n_audio_layer if config else None,
+        "decoder_layers": config.n_text_layer if config else None,
+        "assumed": list(model.assumed),
+        "flow": [box.to_json() for box in flow],
+        "weights": [
+            {
+                "name": weight.name,
+                "shape": list(weight.shape),
+                "dtype": weight.encoding,
+                "size_bytes": weight.nbytes,
+                **stats.get(weight.name, {}),
+            }
+            for weight in weights
+        ],
+    }
+    return content

@@ -1,0 +1,60 @@
+"""The built-in model as `.apr`, from the command line to the last token over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process.running import Running, earshot
+
+BUILTIN = "builtin"
+RECORDING = "zero_three_five_one.wav"
+
+
+def _heard(model: str, recording: Path) -> list[tuple[Any, ...]]:
+    with Running("--model", model) as service:
+        events = list(service.wait_ready().transcribe(recording).events())
+    assert events[-1]["type"] == "done"
+    return [
+        (event["token_id"], event["text"], event["logprob"])
+        for event in events
+        if event["type"] == "token"
+    ]
+
+
+@pytest.fixture(scope="module")
+def spoken(samples: Path) -> list[tuple[Any, ...]]:
+    """What the built-in model says, as it is shipped."""
+    return _heard(BUILTIN, samples / RECORDING)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("layout", ["apr-v1", "apr-v2"])
+def test_the_built_in_model_converted_says_the_same_over_http(
+    tmp_path: Path, samples: Path, spoken: list[tuple[Any, ...]], layout: str
+) -> None:
+    path = tmp_path / "model.apr"
+    converted = earshot("convert", BUILTIN, str(path), "--format", layout)
+    assert converted.returncode == 0, converted.stderr
+    assert (converted.stdout, converted.stderr) == ("", "")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.apr"]
+    assert spoken
+    assert _heard(str(path), samples / RECORDING) == spoken
+
+
+def test_a_conversion_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    ended = earshot("convert", BUILTIN, str(tmp_path / "m.apr"), "--quantize", "int8",
+                    "--format", "apr-v2")  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("earshot: layout 2 of .apr cannot be int8")
+    assert ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_serve_names_the_tensors_that_a_drawing_model_lacks(shared: Path) -> None:
+    ended = earshot("serve", "--model", str(shared / "fixtures/apr/test.apr"), "--port", "0")
+    assert ended.returncode == 1
+    assert "encoder.conv1.weight" in ended.stderr
+    assert "Traceback" not in ended.stderr
