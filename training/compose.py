@@ -13,6 +13,7 @@ from numpy.random import Generator
 
 from training import augment
 from training.augment import SAMPLE_RATE, Wave
+from training.corpora import DIGITS
 from training.labels import FRAME_SAMPLES, SILENT, Labels
 from training.material import Item, Material, pick
 from training.mosaic import Mosaics
@@ -30,6 +31,11 @@ SOURCES = (
 )
 SHORT = SAMPLE_RATE
 """Samples up to which an utterance is made of single words."""
+SALAD = 0.4
+"""How much of the speech without digits is words of sentences, joined as digits are.
+
+People who read haltingly sound like somebody who reads digits, if only digits come with pauses.
+"""
 REPEATED = 0.12
 """How often a speaker says a word once more, which is easily taken for one."""
 
@@ -77,6 +83,7 @@ class Composer:
             "fsdd": material.words.get("fsdd", {}),
             "cuts": material.words.get("cuts", {}),
             "tts": material.words.get("tts", {}),
+            "others": material.words.get("others", {}),
             "strings": _some(strings.get("speechocean762", {})),
             "tts strings": _some(strings.get("tts", {})),
         }
@@ -101,12 +108,22 @@ class Composer:
         if draw < self.digit_share:
             return self.digits(shortest, length)
         speech = self.digit_share + 0.78 * (1 - self.digit_share)
-        return self.others.speech(length) if draw < speech else self.others.no_speech(length)
+        if draw >= speech:
+            return self.others.no_speech(length)
+        if self._voices["others"] and self.rng.random() < SALAD:
+            return self.joined(shortest, length, "others", (0.78, 1.25))
+        return self.others.speech(length)
 
     def digits(self, shortest: int, length: int) -> Utterance:
-        """Join words and strings of digits with pauses; some end with the last word."""
+        """Join words and strings of digits."""
+        return self.joined(shortest, length, *self._choose_source(length))
+
+    def joined(
+        self, shortest: int, length: int, source: str, speeds: tuple[float, float]
+    ) -> Utterance:
+        """Join words from a source with pauses; some utterances end with the last word."""
         rng = self.rng
-        source, (slowest, fastest) = self._choose_source(length)
+        slowest, fastest = speeds
         factor = rng.uniform(slowest, fastest)
         one_speaker = rng.random() < 0.8
         voices = self._by_word if source == "cuts" else self._voices.get(source, {})
@@ -190,11 +207,13 @@ class Composer:
             sound[position:end] += piece.samples[: end - position]
             labels.place(piece.labels, position)
             for word, first, last in piece.words:
+                if word not in DIGITS:
+                    continue
                 start_s = position / SAMPLE_RATE + first * FRAME_SAMPLES / SAMPLE_RATE
                 end_s = position / SAMPLE_RATE + last * FRAME_SAMPLES / SAMPLE_RATE
                 spoken.append(Spoken(start_s, min(end_s, end / SAMPLE_RATE), (word,)))
             position = end
-        return Utterance(sound, spoken, labels, is_speech=bool(spoken), is_scored=True)
+        return Utterance(sound, spoken, labels, is_speech=bool(pieces), is_scored=True)
 
 
 def _some(voices: dict[str, list[Item]]) -> dict[str, list[Item]]:

@@ -11,11 +11,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from numpy.random import Generator
 
 from training.augment import Wave
 from training.corpora import DIGITS, Clip
-from training.labels import FRAME_SAMPLES, SILENT, UNKNOWN, Aligned, Labels, read_alignments, tag_of
+from training.labels import (
+    FRAME_SAMPLES,
+    OTHER,
+    SILENT,
+    UNKNOWN,
+    Aligned,
+    Labels,
+    read_alignments,
+    tag_of,
+)
 from training.store import Entry, Store
 
 T = TypeVar("T")
@@ -61,6 +71,12 @@ class Item:
         entry = replace(self.entry, start=start, length=length, text=text, source=source)
         return Item(self.store, entry, self.labels.part(first, last), alignment)
 
+    def word(self, word: str, start: int, count: int) -> Item:
+        """Return one word with a frame before and after it."""
+        cut = self.part(start - 1, start + count + 1, word, "cuts")
+        tags = np.full_like(cut.labels.tags, tag_of(word))
+        return replace(cut, labels=Labels(cut.labels.phones, tags))
+
 
 @dataclass(slots=True)
 class Material:
@@ -83,19 +99,21 @@ class Material:
             by_speaker[entry.speaker].append(item)
         elif words:
             self.sentences.setdefault(entry.source, []).append(item)
-        if entry.source in ("speechocean762", "ljspeech"):
-            for cut in digits_in(item):
+        for cut in words_in(item):
+            if tag_of(cut.entry.text) == OTHER:
+                self.words.setdefault("others", defaultdict(list))[entry.speaker].append(cut)
+            elif entry.source != "tts" and cut.entry.text in DIGITS:
                 self.words.setdefault("cuts", defaultdict(list))[entry.speaker].append(cut)
 
 
-def digits_in(item: Item) -> list[Item]:
-    """Return the digits that somebody said within a string or a sentence."""
+def words_in(item: Item) -> list[Item]:
+    """Return the words that somebody said within a string or a sentence."""
     if item.alignment is None or len(item.words) < 2:
         return []
     return [
-        item.part(start - 1, start + count + 1, word, "cuts")
+        item.word(word, start, count)
         for word, start, count in item.alignment.words
-        if word in DIGITS and SHORTEST_WORD <= count <= LONGEST_WORD
+        if SHORTEST_WORD <= count <= LONGEST_WORD
     ]
 
 

@@ -129,6 +129,14 @@ def test_labels_follow_the_words_when_they_are_joined(material: Material) -> Non
             assert utterance.labels.tags[middle] == wanted
 
 
+def test_other_words_joined_like_digits_are_none(material: Material) -> None:
+    composer = Composer(material, np.random.default_rng(2))
+    made = [composer.joined(SECOND, 3 * SECOND, "others", (0.9, 1.1)) for _ in range(20)]
+    assert not any(utterance.spoken for utterance in made)
+    assert all(utterance.is_speech and utterance.is_scored for utterance in made)
+    assert {int(tag) for utterance in made for tag in utterance.labels.tags} == {SILENT, OTHER}
+
+
 def test_sentences_are_tagged_as_other_speech(material: Material) -> None:
     composer = Composer(material, np.random.default_rng(2))
     tags = {int(tag) for _ in range(30) for tag in composer.others.speech(3 * SECOND).labels.tags}
