@@ -15,7 +15,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format bench audit clean
+.PHONY: help setup serve test check format bench audit manifests clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -52,6 +52,12 @@ audit: ## Compare the pins with today's advisories; needs the network
 	@test -n "$(PYTHON)" || { echo 'Earshot needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
 	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit; }
 	$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt $(ARGS)
+
+manifests: ## Render the Kubernetes overlays again; needs kubectl
+	@for overlay in cpu gpu; do \
+		echo "# Rendered from overlays/$$overlay by \`make manifests\`; edit that." > deploy/kubernetes/rendered/$$overlay.yaml; \
+		kubectl kustomize deploy/kubernetes/overlays/$$overlay >> deploy/kubernetes/rendered/$$overlay.yaml || exit 1; \
+	done
 
 clean: ## Remove .venv and every cache
 	rm -rf $(VENV) *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
