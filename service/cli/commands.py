@@ -122,11 +122,44 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     tokenizer: Tokenizer = None,
 ) -> None:
-    """Say what is in a model: dimensions, parameters, tokens, tensors."""
+    """Say what is in a model: dimensions, parameters, tokens, metadata, checksums, tensors."""
     settings = read_settings(model=model, tokenizer=tokenizer)
     from service.cli.inspect import inspect_model  # noqa: PLC0415 - brings torch
 
     raise typer.Exit(inspect_model(settings, as_json=as_json))
+
+
+@app.command()
+def tensors(
+    model: Annotated[str, typer.Argument(help="`builtin`, a folder, a file or a hub id.")],
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Mean, std, min, max, NaN and Inf, dequantised.")
+    ] = False,
+    part: Annotated[
+        str | None, typer.Option("--filter", help="Only names with this in them.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="List at most so many.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """List the tensors of a model, under the names that stand in the file."""
+    settings = read_settings(model=model)
+    from service.cli.inspect import show_tensors  # noqa: PLC0415 - brings torch
+
+    code = show_tensors(settings, part=part, limit=limit, with_stats=stats, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def validate(
+    model: Annotated[str, typer.Argument(help="`builtin`, a folder, a file or a hub id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Check a model: checksums, shapes, numbers, filterbank, tokenizer. Exit code 0 or 2."""
+    settings = read_settings(model=model, tokenizer=tokenizer)
+    from service.cli.inspect import validate_model  # noqa: PLC0415 - brings torch
+
+    raise typer.Exit(validate_model(settings, as_json=as_json))
 
 
 @app.command()

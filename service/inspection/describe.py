@@ -1,85 +1,23 @@
 """A model file in plain values, for people and for JSON. Knows nothing about formats.
 
-It takes a checkpoint by what it needs of it, so it does not depend on the loaders.
+No weight is read here, and what the file lacks is None.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any
 
-import torch
+from torch import Tensor
 
-from service.model.config import WhisperConfig
+from service.audio.mel import mel_filterbank
+from service.inspection.opened import Opened
 from service.text.tokenizer import WhisperTokenizer
 
-
-class StoredTensor(Protocol):
-    """What a file says about one tensor."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its extents."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Its dtype in the file."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Its bytes in the file."""
-        ...
-
-
-class State(Protocol):
-    """What is asked of a checkpoint's weights."""
-
-    @property
-    def tensors(self) -> Mapping[str, StoredTensor]:
-        """The file's own names -> what it says about them."""
-        ...
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Our parameter names -> shapes."""
-        ...
-
-
-class Describable(Protocol):
-    """What is asked of a checkpoint; `service.checkpoints.Checkpoint` has it."""
-
-    @property
-    def name(self) -> str:
-        """What the model is called."""
-        ...
-
-    @property
-    def format(self) -> str:
-        """How its weights are stored."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """Where it came from."""
-        ...
-
-    @property
-    def config(self) -> WhisperConfig:
-        """Its dimensions."""
-        ...
-
-    @property
-    def state(self) -> State:
-        """Its weights."""
-        ...
-
-    @property
-    def tokenizer(self) -> WhisperTokenizer:
-        """Its tokens."""
-        ...
+_SHOWN_CHARACTERS = 200
+"""A longer value of the metadata is told by its size."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,17 +50,46 @@ class TokenizerDescription:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class FilterbankDescription:
+    """The mel filterbank that is embedded.
+
+    Attributes:
+        n_mels, n_freqs: its extents.
+        largest_difference: to Slaney's formula, which is what Earshot computes with.
+    """
+
+    n_mels: int
+    n_freqs: int
+    largest_difference: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChecksumDescription:
+    """A CRC32 that the file carries, in hexadecimal."""
+
+    file: str
+    covers: str
+    stored: str
+    computed: str
+    holds: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ModelDescription:
     """Everything that `earshot inspect` shows.
 
     Attributes:
-        name, format, source: of the checkpoint.
-        dims: the fields of `WhisperConfig`.
-        parameters: part of the model -> numbers that it holds; "total" is their sum. The LM head
-            is the token embedding and counted there.
+        name, format, source: of the file.
+        dims: the fields of `WhisperConfig`, empty if this is no Whisper.
+        parameters: part of the model -> numbers in the file; "total" is their sum. The LM head is
+            the token embedding and counted there.
         nbytes: bytes of all tensors in the file.
         tensors: in the order of the file.
         tokenizer: the vocabulary in short.
+        metadata: what the file says beside its tensors; long values by their size.
+        filterbank: the embedded one.
+        checksums: those that the file carries.
+        remarks: what is missing, assumed or contradictory.
     """
 
     name: str
@@ -132,50 +99,61 @@ class ModelDescription:
     parameters: dict[str, int]
     nbytes: int
     tensors: tuple[TensorDescription, ...]
-    tokenizer: TokenizerDescription
+    tokenizer: TokenizerDescription | None
+    metadata: dict[str, Any]
+    filterbank: FilterbankDescription | None
+    checksums: tuple[ChecksumDescription, ...]
+    remarks: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
         """Return nested dictionaries and lists of plain values."""
         content = dataclasses.asdict(self)
         content["tensors"] = [t | {"shape": list(t["shape"])} for t in content["tensors"]]
-        return content
+        return content | {name: list(content[name]) for name in ("checksums", "remarks")}
 
 
-def describe(checkpoint: Describable) -> ModelDescription:
-    """Return what the checkpoint holds, without reading a single weight."""
+def describe(model: Opened) -> ModelDescription:
+    """Return what the file holds; of its bytes only checksums need them all."""
     tensors = tuple(
-        TensorDescription(
-            name, tensor.shape, str(tensor.dtype).removeprefix("torch."), tensor.nbytes
-        )
-        for name, tensor in checkpoint.state.tensors.items()
+        TensorDescription(name, info.shape, info.encoding, info.nbytes)
+        for name, info in model.tensors.infos.items()
     )
     return ModelDescription(
-        name=checkpoint.name,
-        format=str(checkpoint.format),
-        source=checkpoint.source,
-        dims={
-            field.name: getattr(checkpoint.config, field.name)
-            for field in dataclasses.fields(checkpoint.config)
-        },
-        parameters=_parameters(checkpoint.state.shapes),
+        name=model.name,
+        format=str(model.format),
+        source=model.source,
+        dims={} if model.config is None else dataclasses.asdict(model.config),
+        parameters=_parameters(model),
         nbytes=sum(tensor.nbytes for tensor in tensors),
         tensors=tensors,
-        tokenizer=_tokenizer(checkpoint.tokenizer),
+        tokenizer=None if model.tokenizer is None else _tokenizer(model.tokenizer),
+        metadata=_short(model.metadata),
+        filterbank=None if model.filters is None else _filterbank(model.filters),
+        checksums=_checksums(model),
+        remarks=tuple(remarks(model)),
     )
+
+
+def remarks(model: Opened) -> list[str]:
+    """Return what is missing, assumed or contradictory, as sentences."""
+    found = [text for text in (model.problem, model.tokenizer_problem) if text]
+    found += [f"assumed, the file does not say: {name}" for name in model.assumed]
+    return found + list(model.contradictions)
 
 
 _PARTS = {
-    "decoder.token_embedding.": "token embedding and LM head",
-    "encoder.": "encoder",
-    "decoder.": "decoder",
+    "model.decoder.embed_tokens.": "token embedding and LM head",
+    "model.encoder.": "encoder",
+    "model.decoder.": "decoder",
 }
 
 
-def _parameters(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+def _parameters(model: Opened) -> dict[str, int]:
     counts = dict.fromkeys(("encoder", "decoder", "token embedding and LM head"), 0)
-    for name, shape in shapes.items():
-        part = next(part for prefix, part in _PARTS.items() if name.startswith(prefix))
-        counts[part] += torch.Size(shape).numel()
+    for hf, name in model.names.items():
+        part = next((part for prefix, part in _PARTS.items() if hf.startswith(prefix)), None)
+        if part is not None:
+            counts[part] += math.prod(model.tensors.infos[name].shape)
     return counts | {"total": sum(counts.values())}
 
 
@@ -189,4 +167,44 @@ def _tokenizer(tokenizer: WhisperTokenizer) -> TokenizerDescription:
         special={
             name: getattr(tokenizer, name) for name in (*names, "translate", "timestamp_begin")
         },
+    )
+
+
+def _short(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata that say something; a vocabulary in it only by its length."""
+    shown: dict[str, Any] = {}
+    for key, value in metadata.items():
+        if isinstance(value, list | dict) and len(repr(value)) > _SHOWN_CHARACTERS:
+            shown[key] = f"{len(value)} entries"
+        elif isinstance(value, str) and len(value) > _SHOWN_CHARACTERS:
+            shown[key] = f"{len(value)} characters"
+        elif value is not None:
+            shown[key] = value
+    return shown
+
+
+def _filterbank(filters: Tensor) -> FilterbankDescription:
+    n_mels, n_freqs = filters.shape
+    return FilterbankDescription(n_mels, n_freqs, filterbank_difference(filters))
+
+
+def filterbank_difference(filters: Tensor) -> float:
+    """Return how far a filterbank, f32[n_mels 201], is from Slaney's formula at most."""
+    expected = mel_filterbank(filters.shape[0])
+    if expected.shape != filters.shape:
+        return math.inf
+    return (filters.float() - expected).abs().max().item()
+
+
+def _checksums(model: Opened) -> tuple[ChecksumDescription, ...]:
+    return tuple(
+        ChecksumDescription(
+            file_name,
+            checksum.name,
+            f"{checksum.stored:#010x}",
+            f"{checksum.computed:#010x}",
+            checksum.stored == checksum.computed,
+        )
+        for file_name, checksums in model.checksums().items()
+        for checksum in checksums
     )

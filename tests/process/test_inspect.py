@@ -27,6 +27,6 @@ def test_json_has_the_same(random_model: Path) -> None:
 
 def test_a_file_that_is_no_model_is_one_line(short: Path) -> None:
     ended = earshot("inspect", str(short))
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert ended.stderr.startswith(f"earshot: {short}: ")
     assert ended.stderr.count("\n") == 1
