@@ -69,7 +69,7 @@ class Composer:
     def __init__(self, material: Material, rng: Generator) -> None:
         self.material = material
         self.rng = rng
-        self.digit_share = 0.52
+        self.digit_share = 0.46
         self.others = OtherSounds(material, rng)
         recorded = ("speechocean762", "ljspeech")
         strings = {
@@ -107,7 +107,7 @@ class Composer:
         draw = self.rng.random()
         if draw < self.digit_share:
             return self.digits(shortest, length)
-        speech = self.digit_share + 0.78 * (1 - self.digit_share)
+        speech = self.digit_share + 0.8 * (1 - self.digit_share)
         if draw >= speech:
             return self.others.no_speech(length)
         if self._voices["others"] and self.rng.random() < SALAD:
