@@ -43,6 +43,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.open.append(window_id)
         self.ranks[window_id] = rank
 
+    @rule(ranks=st.lists(st.integers(0, 4), min_size=2, max_size=6))
+    def a_burst_comes(self, ranks: list[int]) -> None:
+        for rank in ranks:
+            self.a_window_comes(rank)
+            self.core.submit(self.new_id(), self.open[-1], params(max_tokens=1))
+            self.arrivals.append(self.open[-1])
+
+    @rule()
+    def whoever_is_through_leaves(self) -> None:
+        for held in self.core.slots:
+            if held is not None and held.sequence is None:
+                self.core.close(held.id)
+                self.open.remove(held.id)
+
     @precondition(lambda self: self.open)
     @rule(data=st.data(), n_tokens=st.integers(1, 5))
     def a_window_is_decoded(self, data: st.DataObject, n_tokens: int) -> None:
