@@ -30,7 +30,8 @@ from training.vocabulary import (
 IGNORE = -1
 SEGMENT_PAUSE_S = 0.8
 """A longer pause ends a segment."""
-FIRST_TOKENS_WEIGHT = 4.0
+FIRST_TOKENS_WEIGHT, NO_SPEECH_WEIGHT = 4.0, 10.0
+"""Of the first two tokens where there are digits, and where there are none."""
 DIGIT_SMOOTHING, TIMESTAMP_SMOOTHING = 0.08, 0.4
 
 
@@ -138,5 +139,7 @@ def decoder_loss(logits: Tensor, labels: Tensor) -> Tensor:
     zero = log_p[:, TIMESTAMP_BEGIN]
     score = torch.where(wanted == NO_SPEECH, exact.lerp(zero, 0.05), score)
     # Whether there are digits at all is said by the first two tokens.
-    weight = torch.where(scored.cumsum(dim=1) <= 2, FIRST_TOKENS_WEIGHT, 1.0)[scored]
+    is_silent = (labels == NO_SPEECH).any(dim=1, keepdim=True)  # [b 1]
+    first = torch.where(is_silent, NO_SPEECH_WEIGHT, FIRST_TOKENS_WEIGHT)
+    weight = torch.where(scored.cumsum(dim=1) <= 2, first, 1.0)[scored]
     return -(score * weight).sum() / weight.sum()
