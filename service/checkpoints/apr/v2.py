@@ -29,7 +29,7 @@ from service.checkpoints.apr.file import (
 )
 from service.checkpoints.apr.image import Image
 from service.checkpoints.apr.metadata import read_object
-from service.checkpoints.apr.sections import filters_of
+from service.checkpoints.apr.sections import N_FREQS, filters_of
 from service.errors import CheckpointError
 
 HEADER_BYTES = 64
@@ -270,5 +270,9 @@ def _filters(image: Image, tensor: AprTensor | None) -> Tensor | None:
     if tensor is None or data is None:
         return None
     if tensor.encoding is not e.F32 and tensor.encoding.readable:
+        if len(tensor.shape) != 2 or tensor.shape[1] != N_FREQS:
+            raise CheckpointError(
+                f"{image.path}: {FILTERS} is {list(tensor.shape)}, expected [n_mels, {N_FREQS}]"
+            )
         return e.decode(data, tensor.encoding, tensor.n).float().view(tensor.shape)
     return filters_of(image.path, data, tensor.shape)

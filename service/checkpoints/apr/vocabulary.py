@@ -41,16 +41,17 @@ def embedded_tokenizer(
         CheckpointError: if it is damaged, or no vocabulary of Whisper's.
     """
     written = metadata.get(TOKENS_KEY)
-    if isinstance(written, list):
-        definition = _from_metadata(path, written, metadata.get(MERGES_KEY) or [])
-    elif section is not None:
-        definition = _from_section(path, section)
-    else:
+    if not isinstance(written, list) and section is None:
         return None
     try:
+        if isinstance(written, list):
+            definition = _from_metadata(path, written, metadata.get(MERGES_KEY) or [])
+        else:
+            definition = _from_section(path, section or memoryview(b""))
         return WhisperTokenizer(definition, is_multilingual=is_multilingual)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: its vocabulary: {error.message}") from error
+        where = "" if error.message.startswith(str(path)) else f"{path}: its vocabulary: "
+        raise CheckpointError(where + error.message) from error
 
 
 def _from_metadata(path: Path, tokens: list[Any], merges: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -89,6 +90,8 @@ def _printable(token: bytes) -> str:
 
 def _definition(tokens: Sequence[str], merges: list[str]) -> dict[str, Any]:
     """Return the content of a `tokenizer.json`. An empty string is an id without a token."""
+    if not any(tokens):
+        raise CheckpointError("the vocabulary is empty")
     special = {i: text for i, text in enumerate(tokens) if _SPECIAL.fullmatch(text)}
     return {
         "version": "1.0",

@@ -145,7 +145,7 @@ def test_compressed_files_are_read_and_false_flags_passed_over(
         body = zstandard.ZstdCompressor().compress(body)
     file = read_apr(_write(tmp_path, head + body))
     assert file.read("b").tolist() == [3, 4]
-    assert all(checksum.holds for checksum in file.checksums())
+    assert all(sum_.holds for sum_ in file.checksums())
 
 
 @pytest.mark.parametrize("flag", [1, 2])
@@ -257,10 +257,9 @@ def test_a_changed_byte_is_seen_by_the_checksums(tmp_path: Path) -> None:
     file = read_apr(_write(tmp_path, bytes(content)))
     assert [c.name for c in file.checksums() if not c.holds] == ["file"]
     content[45] ^= 1
-    file = read_apr(_write(tmp_path, bytes(content)))
-    assert [c.name for c in file.checksums() if not c.holds] == ["header", "file"]
-    file = read_apr(_write(tmp_path, repaired(bytes(content))))
-    assert all(c.holds for c in file.checksums())
+    both = read_apr(_write(tmp_path, bytes(content))).checksums()
+    assert [c.name for c in both if not c.holds] == ["header", "file"]
+    assert all(c.holds for c in read_apr(_write(tmp_path, repaired(bytes(content)))).checksums())
 
 
 @pytest.mark.parametrize("prefixed", [False, True])
@@ -273,6 +272,12 @@ def test_a_filterbank_stands_raw_or_behind_its_extents(tmp_path: Path, prefixed:
     assert file.filters is not None
     assert torch.equal(file.filters, filters)
     assert torch.equal(file.read("__mel_filters__"), filters)
+
+
+def test_a_filterbank_of_another_shape_is_refused(tmp_path: Path) -> None:
+    for dtype, shape, data in ((1, (402,), bytes(804)), (0, (2, 100), bytes(800))):
+        content = V2({"__mel_filters__": (shape, dtype, data)}).build()
+        assert "201]" in _refusal(tmp_path, content)
 
 
 def _shard(i: int, index: int, count: int = 2, pattern: str | None = None) -> bytes:

@@ -118,6 +118,11 @@ def test_a_damaged_vocabulary_is_known_and_another_can_be_named(
     assert found.tokenizer.encode("¡") == tokenizer.encode("¡")
 
 
+def test_an_empty_vocabulary_is_refused(tmp_path: Path, model: WhisperModel) -> None:
+    v2 = v2_of(model, None, {"tokenizer.vocabulary": []})
+    assert "the vocabulary is empty" in _refusal(tmp_path, v2.build())
+
+
 def test_without_a_vocabulary_a_tokenizer_must_be_named(
     tmp_path: Path, model: WhisperModel
 ) -> None:
