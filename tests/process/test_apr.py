@@ -14,7 +14,8 @@ RECORDING = "zero_three_five_one.wav"
 
 
 def _heard(model: str, recording: Path) -> list[tuple[Any, ...]]:
-    with Running("--model", model) as service:
+    # few slots and no measurement: a service that starts fast
+    with Running("--model", model, EARSHOT_WINDOW_SLOTS="2", EARSHOT_ENCODE_BATCH="1") as service:
         events = list(service.wait_ready().transcribe(recording).events())
     assert events[-1]["type"] == "done"
     return [
