@@ -211,7 +211,7 @@ def _agree(trainer: Trainer, elapsed_s: float) -> float:
 def main(
     cache: Annotated[Path, typer.Option(help="Folder with prepared audio.")],
     folder: Annotated[Path, typer.Option(help="Folder for checkpoints.")],
-    minutes: Annotated[float, typer.Option(help="Training time.")] = 108,
+    minutes: Annotated[float, typer.Option(help="Training time.")] = 105,
     stop_at: Annotated[float, typer.Option(help="Stop here, to be resumed.")] = math.inf,
     peak_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     seed: int = 1,
