@@ -31,6 +31,8 @@ SOURCES = (
 )
 SHORT = SAMPLE_RATE
 """Samples up to which an utterance is made of single words."""
+DIGIT_SHARE, SHORT_DIGIT_SHARE = 0.46, 0.75
+"""How many utterances are digits; of short ones more, for a word by itself is seldom another."""
 SALAD = 0.4
 """How much of the speech without digits is words of sentences, joined as digits are.
 
@@ -69,7 +71,6 @@ class Composer:
     def __init__(self, material: Material, rng: Generator) -> None:
         self.material = material
         self.rng = rng
-        self.digit_share = 0.46
         self.others = OtherSounds(material, rng)
         recorded = ("speechocean762", "ljspeech")
         strings = {
@@ -105,9 +106,10 @@ class Composer:
     def utterance(self, shortest: int, length: int) -> Utterance:
         """Return `shortest` to `length` samples of digits or of anything else."""
         draw = self.rng.random()
-        if draw < self.digit_share:
+        digits = SHORT_DIGIT_SHARE if length <= SHORT else DIGIT_SHARE
+        if draw < digits:
             return self.digits(shortest, length)
-        speech = self.digit_share + 0.8 * (1 - self.digit_share)
+        speech = digits + 0.8 * (1 - digits)
         if draw >= speech:
             return self.others.no_speech(length)
         if self._voices["others"] and self.rng.random() < SALAD:
