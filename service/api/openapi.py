@@ -34,7 +34,8 @@ _EVENTS = """Each event is `event: NAME` and one line of JSON `data` with `type`
 - `language` {language, probability}, where it was detected
 - `token` {index, window, attempt, token_id, text, logprob}, and `timestamp_s` for a timestamp
 - `retract` {window, from_index, reason}: tokens from that index on are void
-- `segment` {id, window, start_s, end_s, text, tokens, temperature, avg_logprob, no_speech_prob}
+- `segment` {id, window, seek, start_s, end_s, text, tokens, temperature, avg_logprob,
+  compression_ratio, no_speech_prob}
 - `done` {id, model, text, language, duration_s, segments, usage, timings}
 - `error` {error: {message, type, param, code}}, the last event where something failed
 

@@ -114,11 +114,13 @@ class SegmentEvent:
     Attributes:
         id: 0, 1, 2 ... in the transcription.
         window: the window that it was decoded in.
+        seek: where that window starts, in frames of 10 ms.
         start_s, end_s: seconds in the recording, cut where its window's audio ends.
         text: with the blank that it begins with, if it has one.
         tokens: its token ids, timestamps included.
         temperature: at which its window was decoded.
         avg_logprob: of its window's tokens, end-of-text included.
+        compression_ratio: of its window's text; one that repeats itself has a high one.
         no_speech_prob: of its window; None if the model has no token for it.
     """
 
@@ -126,12 +128,14 @@ class SegmentEvent:
 
     id: int
     window: int
+    seek: int
     start_s: float
     end_s: float
     text: str
     tokens: tuple[int, ...]
     temperature: float
     avg_logprob: float
+    compression_ratio: float
     no_speech_prob: float | None
 
     def to_dict(self) -> Json:

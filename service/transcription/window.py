@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.audio.windows import FRAMES_PER_SECOND
+from service.decoding.quality import compression_ratio
 from service.engine.types import Finish, TokenStep
 from service.text.detokenizer import StreamingDetokenizer
 from service.text.segments import SegmentBuilder, TimedTokens
@@ -77,6 +78,7 @@ class WindowTranscript:
         self._texts: list[str] = []
         self._sum_logprob = 0.0
         self._no_speech_prob: float | None = None
+        self._compression_ratio = 0.0
         self.n_steps = 0
 
     @property
@@ -122,6 +124,7 @@ class WindowTranscript:
             kept = end.unfinished_from
             first = self._first_index + kept
             retract = Retract(self._window.index, first, RetractReason.SEEK)
+        self._compression_ratio = compression_ratio("".join(self._texts).strip())
         segments: list[SegmentEvent] = []
         for timed in (*self._cut, *end.segments):
             text = "".join(self._texts[timed.first : timed.first + len(timed.tokens)])
@@ -135,11 +138,13 @@ class WindowTranscript:
         return SegmentEvent(
             id=number,
             window=self._window.index,
+            seek=self._window.start_frame,
             start_s=min(timed.start_s, end_s),
             end_s=min(timed.end_s, end_s),
             text=text,
             tokens=timed.tokens,
             temperature=self._temperature,
             avg_logprob=self._sum_logprob / (self.n_tokens + 1),
+            compression_ratio=self._compression_ratio,
             no_speech_prob=self._no_speech_prob,
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from service.audio.windows import Window
+from service.decoding.quality import compression_ratio
 from service.engine.types import Finish, TokenStep
 from service.errors import DecodingFailed
 from service.text.tokenizer import WhisperTokenizer
@@ -149,6 +150,19 @@ def test_the_average_logprob_counts_end_of_text(tokenizer: WhisperTokenizer) -> 
     assert segment.avg_logprob == pytest.approx(-1.5)
     assert segment.no_speech_prob == 0.25
     assert segment.temperature == 0.4
+
+
+def test_segments_say_where_their_window_starts_and_how_it_repeats(
+    tokenizer: WhisperTokenizer,
+) -> None:
+    collected = transcript(tokenizer, start_frame=1000)
+    push(collected, spoken(tokenizer, 0.0, " la la la la", 2.0, 2.0, " la la la la", 4.0))
+    collected.push(end(tokenizer))
+    segments = collected.finish().segments
+    assert [segment.seek for segment in segments] == [1000, 1000]
+    ratio = compression_ratio("la la la la la la la la")
+    assert [segment.compression_ratio for segment in segments] == [ratio, ratio]
+    assert ratio > 1
 
 
 def test_the_error_of_a_step_is_raised(tokenizer: WhisperTokenizer) -> None:
