@@ -9,8 +9,9 @@ import asyncio
 import time
 from typing import Protocol, Self
 
-from service.decoding.params import SequenceParams
-from service.engine.types import SessionClosed, TokenStep, WindowInput
+from service.decoding.params import AlignParams, SequenceParams
+from service.decoding.words import Alignment
+from service.engine.types import LanguageProbabilities, SessionClosed, TokenStep, WindowInput
 from service.errors import ServiceError
 
 
@@ -109,6 +110,24 @@ class WindowLease:
         self._cancel("the window is decoded again")
         self._current = self._port.submit(self._window_id, params)
         return self._current[1]
+
+    async def detect(self) -> LanguageProbabilities:
+        """Return the probability of each language of the model, by its token.
+
+        Raises:
+            SessionClosed, EngineDead, EngineDraining: as `decode`.
+            DecodingFailed: if the model's output is not a number, or it has no languages.
+        """
+        raise NotImplementedError
+
+    async def align(self, params: AlignParams) -> Alignment:
+        """Return where the tokens of a text lie in the window.
+
+        Raises:
+            SessionClosed, EngineDead, EngineDraining: as `decode`.
+            DecodingFailed: if the model's output is not a number, or the text does not fit.
+        """
+        raise NotImplementedError
 
     def close(self) -> None:
         """Cancel what decodes; the slot is free before the next step. May be called again."""

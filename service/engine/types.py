@@ -6,6 +6,7 @@ Knows nothing about torch, threads or HTTP.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -46,7 +47,12 @@ class Finish(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenStep:
-    """One sampled token of one sequence.
+    """One token of one sequence.
+
+    A sequence of one hypothesis has a step as soon as its token is sampled. One of several (beam
+    search, `best_of`) has its steps all at once, those of the best hypothesis, when that is known.
+    The reference's average log-probability is the sum over all steps, divided by the number of
+    tokens without end-of-text plus one.
 
     Attributes:
         token_id: the token; for `Finish.EOT` the end-of-text token itself.
@@ -61,6 +67,10 @@ class TokenStep:
     no_speech_prob: float | None = None
     finish: Finish | None = None
     error: ServiceError | None = None
+
+
+LanguageProbabilities = Mapping[int, float]
+"""Token id of each language -> its probability; they sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
