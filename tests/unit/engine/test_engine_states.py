@@ -179,7 +179,7 @@ def test_stopping_twice_or_unstarted_is_harmless() -> None:
 
 def test_one_callback_a_step_reaches_the_loop() -> None:
     async def main() -> None:
-        runner = FakeRunner(8, 8, encode_batch=8)
+        runner = FakeRunner(8, 8, encode_batch=8, gate=threading.Event(), gated="encode")
         async with started(runner) as engine:
             loop = asyncio.get_running_loop()
             calls = 0
@@ -190,16 +190,21 @@ def test_one_callback_a_step_reaches_the_loop() -> None:
                 calls += 1
                 return original(*args, **kwargs)
 
-            before = engine.stats()["steps"]
+            before = int(str(engine.stats()["steps"]))
+            readers = [
+                asyncio.create_task(transcribe(engine.session(), name, 20)) for name in range(1, 9)
+            ]
+            await asyncio.to_thread(runner.at_gate.wait)
             loop.call_soon_threadsafe = counting  # type: ignore[assignment, method-assign]
-            tokens = await asyncio.gather(
-                *(transcribe(engine.session(), name, 20) for name in range(1, 9))
-            )
+            assert runner.gate is not None
+            runner.gate.set()
+            tokens = await asyncio.gather(*readers)
             del loop.call_soon_threadsafe
             await until(lambda: engine.stats()["step_running_s"] is None)
-            steps = int(str(engine.stats()["steps"])) - int(str(before))
+            steps = int(str(engine.stats()["steps"])) - before
             assert sum(len(t) for t in tokens) == 160
-            assert calls == steps < 100
+            assert calls == steps
+            assert steps <= 21, "who comes while the first step runs is in the second"
 
     run(main)
 
