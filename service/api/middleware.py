@@ -18,6 +18,7 @@ from service.api.errors import REFUSAL, ClientDisconnected, error_response
 from service.api.record import STATUS_LEFT, RequestRecord, report, request_id_of
 
 REQUEST_ID = "x-request-id"
+STATUS_OK = 200
 OTHER = "other"
 """The endpoint of a path that is not served: whatever a client types is no label."""
 
@@ -88,6 +89,10 @@ class _Wire:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._record.status = message["status"]
+            if self._record.status != STATUS_OK or not self._record.stream:
+                # Nothing is left to be done for it: who has been answered can come again at once,
+                # and a refused body that is still drained keeps nobody out.
+                self._record.resources.close()
             headers = MutableHeaders(raw=list(message.get("headers", [])))
             headers[REQUEST_ID] = self._record.id
             if self._body_unread:

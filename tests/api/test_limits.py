@@ -110,7 +110,12 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(strict: LiveServer) -
         assert error["code"] == "queue_full"
         assert int(response.headers["retry-after"]) >= 1
         assert [done.result() for done in running] == ["done", "done"]
-    assert strict.metric("earshot_requests_rejected_total", reason="queue_full") == rejected + 1
+    until(
+        lambda: (
+            strict.metric("earshot_requests_rejected_total", reason="queue_full") == rejected + 1
+        ),
+        "it is counted",
+    )
     assert strict.transcribe(SHORT, language="en").status_code == 200
 
 
@@ -163,3 +168,40 @@ def test_a_full_queue_answers_while_the_engine_stands_still(parts: Parts) -> Non
         for response in refused:
             assert assert_envelope(response, 429)["code"] == "queue_full"
         live.until_idle()
+
+
+@pytest.fixture(scope="module")
+def single(parts: Parts) -> Iterator[LiveServer]:
+    """A server with one place, which takes its time over what is left of a refused body."""
+    api = {"max_upload_bytes": 100_000, "drain_timeout_s": DEADLINE_S}
+    with LiveServer(services_of(parts, Limits(max_requests=1, api=api))) as live:
+        yield live
+
+
+@pytest.mark.parametrize("audio", [SHORT, SHORT[:20]], ids=["served", "refused"])
+@pytest.mark.parametrize("stream", [True, False], ids=["events", "json"])
+def test_who_has_been_answered_can_come_again_at_once(
+    single: LiveServer, audio: bytes, stream: bool
+) -> None:
+    for _ in range(10):
+        assert single.transcribe(audio, stream=stream).status_code != 429
+        assert single.engine.stats()["requests"] == 0
+
+
+def test_who_reads_its_last_event_finds_its_place_free(single: LiveServer) -> None:
+    for _ in range(10):
+        with single.client.stream("POST", "/transcribe", content=SHORT) as response:
+            assert any(event["type"] == "done" for event in stream_events(response))
+            assert single.engine.stats()["requests"] == 0
+            assert single.services.audio_budget.held_s == 0
+
+
+def test_a_refused_body_that_still_arrives_keeps_nobody_out(single: LiveServer) -> None:
+    head = b"POST /transcribe HTTP/1.1\r\nhost: x\r\ncontent-length: 100001\r\n\r\nRIFF"
+    with socket.create_connection(("127.0.0.1", single.port), timeout=DEADLINE_S) as connection:
+        connection.sendall(head)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert single.transcribe(SHORT).status_code == 200

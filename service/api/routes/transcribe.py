@@ -29,6 +29,7 @@ from service.api.schemas import parse_options
 from service.api.sse import HEADERS, EventStream
 from service.engine.engine import Session
 from service.errors import InvalidRequest
+from service.transcription.events import Done, Event
 from service.transcription.transcriber import Transcription
 
 router = APIRouter(tags=["transcription"])
@@ -54,7 +55,7 @@ async def transcribe(
         if not stream:
             return await _whole(request, transcription)
     return EventStream(
-        transcription.events(),
+        _events(record, transcription),
         on_error=lambda error: _note(record, error),
         on_close=transcription.close,
         keepalive_s=services.config.keepalive_s,
@@ -94,6 +95,17 @@ async def _whole(request: Request, transcription: Transcription) -> Response:
     finally:
         transcription.close()
     return JSONResponse(done.to_dict(), headers=HEADERS)
+
+
+async def _events(
+    record: RequestRecord, transcription: Transcription
+) -> AsyncGenerator[Event, None]:
+    """Yield the events; who reads the last one finds the place free that was taken for it."""
+    async with aclosing(transcription.events()) as events:
+        async for event in events:
+            if isinstance(event, Done):
+                record.resources.close()
+            yield event
 
 
 async def _read(
@@ -138,5 +150,7 @@ async def _decode(
 
 
 def _note(record: RequestRecord, error: Exception) -> dict[str, Any]:
+    """Return the data of a stream's last event; what the request held is free before it is sent."""
+    record.resources.close()
     record.fail(error)
     return error_body(error)
