@@ -49,12 +49,12 @@ class ApiConfig:
     """
 
     model_id: str
-    model_aliases: tuple[str, ...] = ()
+    model_aliases: tuple[str, ...] = ("whisper-1",)
     created_s: int = 0
     version: str = "0"
     max_upload_bytes: int = 200 * 1024 * 1024
     max_queue_audio_s: float = 8 * 3600.0
-    max_form_parts: int = 32
+    max_form_parts: int = 256
     max_field_bytes: int = 16 * 1024
     max_request_timeout_s: float = 14_400.0
     body_timeout_s: float = 300.0

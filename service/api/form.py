@@ -41,9 +41,19 @@ class FormLimits:
 
 
 async def read_upload(
-    content_type: str | None, chunks: AsyncIterator[bytes], limits: FormLimits
+    content_type: str | None,
+    chunks: AsyncIterator[bytes],
+    limits: FormLimits,
+    *,
+    form_only: bool = False,
 ) -> Upload:
     """Return the upload in a body.
+
+    Args:
+        content_type: of the body; octets where it is not given.
+        chunks: the body.
+        limits: of a form.
+        form_only: refuse a body that is the file itself.
 
     Raises:
         InvalidRequest: for a content type that holds no audio, a damaged form, or a form over its
@@ -52,10 +62,13 @@ async def read_upload(
     kind, parameters = parse_options_header(content_type or "application/octet-stream")
     if kind == b"multipart/form-data":
         return await _read_form(parameters.get(b"boundary", b""), chunks, limits)
-    if not _RAW_TYPES.fullmatch(kind.decode("latin-1")):
+    if form_only or not _RAW_TYPES.fullmatch(kind.decode("latin-1")):
+        raw = (
+            "" if form_only else ", or the bytes of the file as audio/* or application/octet-stream"
+        )
         raise InvalidRequest(
             f"content-type is {kind.decode('latin-1')[:80]!r}: send multipart/form-data with a part"
-            f" {FILE!r}, or the bytes of the file as audio/* or application/octet-stream",
+            f" {FILE!r}{raw}",
             code="unsupported_content_type",
         )
     return Upload(b"".join([chunk async for chunk in chunks]))

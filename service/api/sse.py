@@ -58,6 +58,7 @@ class EventStream(Response):
         keepalive_s: a comment is sent after a silence as long as this.
         send_timeout_s: how long the client may take to read what was sent.
         deadline: of the whole; past it the last event is an error.
+        trailer: what is sent after the last event, unless that is an error.
     """
 
     media_type = "text/event-stream"
@@ -71,6 +72,7 @@ class EventStream(Response):
         keepalive_s: float = 15.0,
         send_timeout_s: float = 30.0,
         deadline: Deadline | None = None,
+        trailer: bytes = b"",
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -81,6 +83,7 @@ class EventStream(Response):
         self._keepalive_s = keepalive_s
         self._send_timeout_s = send_timeout_s
         self._deadline = deadline
+        self._trailer = trailer
         self._sent_at = 0.0
         self._complete = False
 
@@ -126,6 +129,8 @@ class EventStream(Response):
             async with self._deadline.enforced() if self._deadline else nullcontext():
                 async for event in self._events:
                     await self._send_body(send, encode(event.type, event.to_dict()))
+                if self._trailer:
+                    await self._send_body(send, self._trailer)
         except ClientDisconnected:
             raise
         except Exception as error:  # noqa: BLE001 - after the first byte it can only be an event

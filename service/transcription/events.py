@@ -64,6 +64,7 @@ class TokenEvent:
         text: what it adds to the text; empty for timestamps and for a part of a character.
         logprob: its log-probability.
         timestamp_s: for a timestamp token, the second of the recording that it names.
+        no_speech_prob: of its window, at the window's first token; not told to clients.
     """
 
     type: ClassVar[str] = "token"
@@ -75,6 +76,7 @@ class TokenEvent:
     text: str
     logprob: float
     timestamp_s: float | None = None
+    no_speech_prob: float | None = None
 
     def to_dict(self) -> Json:
         """Return the JSON object of the event; only a timestamp token has `timestamp_s`."""

@@ -113,6 +113,7 @@ class WindowTranscript:
             text=self._texts[-1],
             logprob=step.logprob,
             timestamp_s=None if seconds is None else round(self._window.start_s + seconds, 2),
+            no_speech_prob=step.no_speech_prob,
         )
 
     def finish(self) -> WindowResult:

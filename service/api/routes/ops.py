@@ -1,4 +1,4 @@
-"""Probes, metrics and the list of models: what operators and their machines ask. No key needed."""
+"""Probes and metrics: what operators and their machines ask. No key is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from fastapi.responses import JSONResponse
 
 from service.api.deps import Services, get_services
 from service.engine.engine import EngineState
-from service.errors import ModelNotFound
 from service.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"])
@@ -40,42 +39,6 @@ async def readyz(services: ServicesDep) -> Response:
 async def metrics(services: ServicesDep) -> Response:
     """Return every instrument in Prometheus's text format."""
     return Response(services.metrics.render(), headers={"content-type": CONTENT_TYPE} | _NO_STORE)
-
-
-@router.get("/v1/models", summary="The model that is served, as OpenAI lists it")
-async def models(services: ServicesDep) -> dict[str, Any]:
-    """Return the list of the one model."""
-    return {"object": "list", "data": [_model(services)]}
-
-
-@router.get("/v1/models/{model_id:path}", summary="One model")
-async def model(model_id: str, services: ServicesDep) -> dict[str, Any]:
-    """Return the model with this id or alias."""
-    require_model(services, model_id)
-    return _model(services)
-
-
-def require_model(services: Services, model_id: str) -> None:
-    """Check that a request's model is the one that is served.
-
-    Raises:
-        ModelNotFound: if it is not.
-    """
-    config = services.config
-    if model_id != config.model_id and model_id not in config.model_aliases:
-        raise ModelNotFound(
-            f"model {model_id[:80]!r} is not served here, only {config.model_id!r}", param="model"
-        )
-
-
-def _model(services: Services) -> dict[str, Any]:
-    config = services.config
-    return {
-        "id": config.model_id,
-        "object": "model",
-        "created": config.created_s,
-        "owned_by": "earshot",
-    }
 
 
 def _answer(services: Services, status: HTTPStatus) -> Response:

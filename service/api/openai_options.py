@@ -1,0 +1,168 @@
+"""The options of OpenAI's audio routes, and ours that they take beside them.
+
+Knows nothing about how they are carried out. Whatever cannot be done is refused by its name: an
+option that is dropped in silence is believed to have done something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from service.api.schemas import DecodingOptions, parse
+from service.errors import InvalidRequest
+from service.transcription.params import TranscriptionParams
+from service.transcription.render import Format
+from service.transcription.subtitles import CueLayout
+
+ALIASES = {"prompt": "initial_prompt"}
+"""OpenAI's name -> the option that it stands for."""
+JSON_FORMATS = frozenset({Format.JSON, Format.VERBOSE_JSON})
+STREAMED_FORMATS = frozenset({Format.JSON, Format.TEXT, Format.VERBOSE_JSON})
+CUE_FORMATS = frozenset({Format.SRT, Format.VTT})
+CUE_OPTIONS = ("max_line_width", "max_line_count", "max_cue_seconds", "max_gap_seconds")
+_LAYOUT = CueLayout()
+_NOT_POSSIBLE = {
+    "languages": "the languages to choose from cannot be narrowed down, give one as language",
+    "keywords": "words to expect cannot be given but as part of the prompt",
+    "chunking_strategy": "recordings are cut where the model's timestamps say, and not otherwise",
+    "known_speaker_names": "speakers are not told apart",
+    "known_speaker_references": "speakers are not told apart",
+}
+"""Fields of OpenAI's that cannot be honoured."""
+
+
+def _is_format(value: object) -> object:
+    if value == "diarized_json":
+        raise ValueError("speakers are not told apart here, so there is no diarized_json")
+    return value
+
+
+class OpenAIOptions(DecodingOptions):
+    """The fields of both routes, beside the file."""
+
+    model: str = Field(description="the served model's id, or `whisper-1`; anything else is a 404")
+    response_format: Annotated[Format, BeforeValidator(_is_format)] = Field(
+        Format.JSON, description="`json`, `text`, `srt`, `vtt`, `verbose_json` or `tsv`"
+    )
+    timestamp_granularities: tuple[Literal["word", "segment"], ...] = Field(
+        (), description="what `verbose_json` lists beside the text; segments by default"
+    )
+    include: tuple[Literal["logprobs"], ...] = Field(
+        (), description="`logprobs` adds the log-probability of each token, with `json` only"
+    )
+    stream: bool = Field(False, description="answer with server-sent events")
+    fallback: bool | None = Field(
+        None,
+        description="hear a window again at a higher temperature where it was not heard well;"
+        " by default only where nothing is streamed",
+    )
+    max_line_width: Annotated[int, Field(ge=2, le=1000)] = Field(
+        _LAYOUT.max_line_width, description="columns of a subtitle's line"
+    )
+    max_line_count: Annotated[int, Field(ge=1, le=100)] = Field(
+        _LAYOUT.max_line_count, description="lines of a subtitle"
+    )
+    max_cue_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = Field(
+        _LAYOUT.max_cue_seconds, description="how long a subtitle stays"
+    )
+    max_gap_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = Field(
+        _LAYOUT.max_gap_seconds, description="a longer pause between words begins a new subtitle"
+    )
+
+    def params(self, task: str = "transcribe") -> TranscriptionParams:
+        """Return how to transcribe."""
+        return self.decoding(task)
+
+    @property
+    def one_attempt(self) -> bool:
+        """Whether no window is decoded twice."""
+        return True
+
+    @property
+    def layout(self) -> CueLayout:
+        """How subtitles are laid out."""
+        return CueLayout(
+            self.max_line_width, self.max_line_count, self.max_cue_seconds, self.max_gap_seconds
+        )
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        """What `verbose_json` lists: segments, unless it was asked for something else."""
+        return self.timestamp_granularities or ("segment",)
+
+
+class TranslationOptions(OpenAIOptions):
+    """The same, for a route whose task is another one."""
+
+    def params(self, task: str = "translate") -> TranscriptionParams:
+        """Return how to translate."""
+        return self.decoding(task)
+
+
+Kind = TypeVar("Kind", bound=OpenAIOptions)
+Parser = Callable[[Iterable[tuple[str, str]]], OpenAIOptions]
+
+
+def parse_transcription(pairs: Iterable[tuple[str, str]]) -> OpenAIOptions:
+    """Return the options of `/v1/audio/transcriptions`.
+
+    Raises:
+        InvalidRequest: for one that is not known, not possible, or contradicts another.
+    """
+    return _checked(OpenAIOptions, pairs)
+
+
+def parse_translation(pairs: Iterable[tuple[str, str]]) -> TranslationOptions:
+    """Return the options of `/v1/audio/translations`.
+
+    Raises:
+        InvalidRequest: as `parse_transcription`.
+    """
+    return _checked(TranslationOptions, pairs)
+
+
+def _checked(kind: type[Kind], pairs: Iterable[tuple[str, str]]) -> Kind:
+    pairs = list(pairs)
+    for given, _ in pairs:
+        name = given.partition("[")[0]
+        if name in _NOT_POSSIBLE:
+            raise InvalidRequest(f"{name}: {_NOT_POSSIBLE[name]}", param=name)
+    options = parse(kind, pairs, ALIASES)
+    _check_format(options)
+    return options
+
+
+def _check_format(options: OpenAIOptions) -> None:
+    """Refuse options that would do nothing in the format that was asked for."""
+    form = options.response_format
+    if options.stream and form not in STREAMED_FORMATS:
+        raise InvalidRequest(
+            f"response_format {form} cannot be streamed: ask for json, or for stream=false",
+            param="response_format",
+        )
+    if options.timestamp_granularities and form is not Format.VERBOSE_JSON:
+        raise InvalidRequest(
+            "response_format must be verbose_json if timestamp_granularities[] is provided,"
+            f" found {str(form)!r}",
+            param="timestamp_granularities",
+        )
+    if "word" in options.timestamp_granularities:
+        raise InvalidRequest(
+            "timestamp_granularities: words have no times of their own yet, segments have",
+            param="timestamp_granularities",
+        )
+    if options.include and form is not Format.JSON:
+        raise InvalidRequest(
+            f"response_format must be json if include[] is provided, found {str(form)!r}",
+            param="include",
+        )
+    if options.fallback:
+        raise InvalidRequest("fallback: windows are not decoded twice yet", param="fallback")
+    for name in CUE_OPTIONS:
+        if name in options.model_fields_set and form not in CUE_FORMATS:
+            raise InvalidRequest(
+                f"{name} is for response_format srt and vtt, found {str(form)!r}", param=name
+            )
