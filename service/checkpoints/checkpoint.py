@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from service.checkpoints.state import CheckpointState
 from service.model.config import WhisperConfig
+from service.model.empty import empty_model
 from service.model.whisper import WhisperModel
 from service.text.tokenizer import WhisperTokenizer
 
@@ -94,25 +94,14 @@ def build_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> WhisperModel:
-    """Return the model with the checkpoint's weights, for inference.
+    """Return the model with the checkpoint's weights, in eval mode, without gradients.
 
-    Each tensor goes straight to its dtype and device and shares no memory with the file.
+    Each tensor goes from the file straight to its dtype and device, and shares no memory with it.
     """
-    return model_from_state(checkpoint.config, checkpoint.state, device=device, dtype=dtype)
-
-
-def model_from_state(
-    config: WhisperConfig,
-    state: Mapping[str, Tensor],
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> WhisperModel:
-    """Return a model in eval mode, without gradients, from our own parameter names."""
-    with torch.device("meta"):
-        model = WhisperModel(config)
-    weights = {
-        name: state[name].to(device=device, dtype=dtype, copy=True).contiguous() for name in state
-    }
+    model = empty_model(checkpoint.config)
+    weights: dict[str, Tensor] = {}
+    for name, shape in checkpoint.state.shapes.items():
+        weights[name] = torch.empty(shape, device=device, dtype=dtype)
+        checkpoint.state.read_into(name, weights[name])
     model.load_state_dict(weights, strict=True, assign=True)
     return model.requires_grad_(False).eval()

@@ -10,10 +10,8 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from service.model.config import WhisperConfig
-from service.model.whisper import WhisperModel
+from service.model.empty import empty_model
 
 
 class Naming(enum.Enum):
@@ -86,8 +84,7 @@ def parameter_names(config: WhisperConfig) -> tuple[ParameterNames, ...]:
 
 def parameter_shapes(config: WhisperConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of each of our parameters, without allocating any."""
-    with torch.device("meta"):
-        state = WhisperModel(config).state_dict()
+    state = empty_model(config).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 

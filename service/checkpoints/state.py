@@ -47,11 +47,18 @@ class CheckpointState(Mapping[str, Tensor]):
         sources = self._names[name]
         if len(sources) == 1 and sources[0] is not None:
             return self.source.read(sources[0])
-        parts = [self.source.read(part) for part in sources if part is not None]
-        rows = self._part_shape(name)
-        zeros = torch.zeros(rows, dtype=parts[0].dtype)
-        rest = iter(parts)
-        return torch.cat([zeros if part is None else next(rest) for part in sources])
+        tensor = torch.empty(self._shapes[name], dtype=self.dtype(name))
+        self.read_into(name, tensor)
+        return tensor
+
+    def read_into(self, name: str, target: Tensor) -> None:
+        """Copy one of our parameters into a tensor of its shape, of any dtype, on any device."""
+        sources = self._names[name]
+        for source, rows in zip(sources, target.chunk(len(sources)), strict=True):
+            if source is None:
+                rows.zero_()
+            else:
+                rows.copy_(self.source.read(source))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

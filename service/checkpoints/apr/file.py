@@ -104,9 +104,13 @@ class AprFile:
     def read(self, name: str) -> Tensor:
         """Return a tensor; it may share memory with the file.
 
+        What was read before is given back to the system, so that a model never stands in memory
+        beside its file.
+
         Raises:
             CheckpointError: if its encoding is none that Earshot reads.
         """
+        self.image.forget()
         tensor = self.tensors[name]
         if not tensor.encoding.readable:
             raise CheckpointError(

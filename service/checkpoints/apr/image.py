@@ -23,11 +23,13 @@ class Image:
     Args:
         path: what to name in error messages.
         data: its bytes; writable, so that tensors can share them, but nobody writes.
+        mapped: what they are mapped by, None where they are in memory.
     """
 
-    def __init__(self, path: Path, data: memoryview) -> None:
+    def __init__(self, path: Path, data: memoryview, mapped: mmap.mmap | None = None) -> None:
         self.path = path
         self._data = data
+        self._mapped = mapped
 
     @classmethod
     def of(cls, path: Path) -> Image:
@@ -41,7 +43,7 @@ class Image:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: not readable: {error}") from error
-        return cls(path, memoryview(mapped))
+        return cls(path, memoryview(mapped), mapped)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -77,4 +79,10 @@ class Image:
         crc = 0
         for at in range(start, end, _CHUNK_BYTES):
             crc = zlib.crc32(self._data[at : min(at + _CHUNK_BYTES, end)], crc)
+            self.forget()
         return crc
+
+    def forget(self) -> None:
+        """Give back the memory of what was looked at; it is read from the file again if needed."""
+        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)

@@ -154,9 +154,9 @@ def _unpacked(image: Image, header: _Header) -> Image:
 def _lz4(image: Image, blob: memoryview, limit: int) -> bytearray:
     (size,) = struct.unpack_from("<I", blob)
     _check_unpacked(image, size, limit)
-    return bytearray(image.view(0, HEADER_BYTES, "the header")) + bytearray(
-        lz4.block.decompress(blob[4:], uncompressed_size=size)
-    )
+    rest: bytearray = lz4.block.decompress(blob[4:], uncompressed_size=size, return_bytearray=True)
+    rest[:0] = image.view(0, HEADER_BYTES, "the header")  # no second copy of what is large
+    return rest
 
 
 def _zstd(image: Image, blob: memoryview, limit: int) -> bytearray:
