@@ -6,6 +6,7 @@ Imported when the model is loaded, and not before: torch takes seconds. Knows no
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 from pathlib import Path
@@ -13,16 +14,21 @@ from pathlib import Path
 import torch
 
 from service import __version__
-from service.api.deps import Serving
+from service.api.deps import ModelFlow, Serving
 from service.audio.mel import LogMelSpectrogram
 from service.checkpoints.checkpoint import Checkpoint, build_model
 from service.checkpoints.load import load_checkpoint
+from service.checkpoints.opened import open_model
 from service.decoding.params import SpecialTokens
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.errors import DeviceError
+from service.inspection.flow import build_flow
+from service.inspection.flow_report import heading, notes, report
+from service.inspection.flow_svg import draw_svg
+from service.inspection.flow_text import draw
 from service.metrics import Metrics
 from service.settings import Settings
 from service.transcription.params import ModelFacts
@@ -99,6 +105,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
         EngineDead: if it cannot do an inference.
     """
     checkpoint, runner = await asyncio.to_thread(_load, settings, source, metrics)
+    flow = await asyncio.to_thread(model_flow, checkpoint)
     scheduler = SchedulerConfig(
         windows=settings.window_slots,
         rows=settings.window_slots,
@@ -122,6 +129,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
         ),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
+        flow=flow,
     )
     _describe(serving, metrics)
     return serving
@@ -148,6 +156,14 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
             f"{settings.window_slots} window slots: {error}"
         ) from error
     return checkpoint, runner
+
+
+def model_flow(checkpoint: Checkpoint) -> ModelFlow:
+    """Return the data flow, which tells of the file and not where it lies."""
+    file = dataclasses.replace(open_model(checkpoint.source), name=checkpoint.name)
+    flow, title, below = build_flow(file), heading(file), notes(file)
+    text = "\n".join([title, "", *draw(flow), "", *below, ""])
+    return ModelFlow(report(file, flow, file=file.name), draw_svg(flow, title, below), text)
 
 
 def _special_tokens(checkpoint: Checkpoint) -> SpecialTokens:

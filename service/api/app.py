@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from service.api import errors
 from service.api.deps import Services
 from service.api.middleware import RequestScope
-from service.api.routes import openai, ops, transcribe
+from service.api.routes import models, openai, ops, transcribe
 
 
 def create_app(services: Services) -> FastAPI:
@@ -43,6 +43,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.include_router(transcribe.router)
     app.include_router(openai.router)
+    app.include_router(models.router)
     app.include_router(ops.router)
     errors.install(app)
     app.add_middleware(RequestScope, services=services)

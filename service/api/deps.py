@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
@@ -66,17 +66,33 @@ class ApiConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFlow:
+    """The data flow of the model that is served, from its file.
+
+    Attributes:
+        report: nested plain values.
+        svg, text: the same, drawn.
+    """
+
+    report: Mapping[str, Any]
+    svg: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
     """The parts that need the model: a started, warm engine and the transcriber over it.
 
     Attributes:
         device, dtype: where the model runs and in what, for `/health`.
+        flow: None for a model that comes from no file.
     """
 
     engine: Engine
     transcriber: Transcriber
     device: str = "cpu"
     dtype: str = "float32"
+    flow: ModelFlow | None = None
 
 
 class Services:

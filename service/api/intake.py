@@ -93,11 +93,16 @@ def require_model(services: Services, model_id: str) -> None:
     Raises:
         ModelNotFound: if it is not.
     """
-    config = services.config
-    if model_id != config.model_id and model_id not in config.model_aliases:
+    if not is_served(services, model_id):
         raise ModelNotFound(
-            f"model {model_id[:80]!r} is not served here, only {config.model_id!r}", param="model"
+            f"model {model_id[:80]!r} is not served here, only {services.config.model_id!r}",
+            param="model",
         )
+
+
+def is_served(services: Services, model_id: str) -> bool:
+    """Whether this is the id or an alias of the model that is served."""
+    return model_id in (services.config.model_id, *services.config.model_aliases)
 
 
 async def open_transcription(

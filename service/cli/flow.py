@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.build import model_source
-from service.checkpoints.opened import ModelFile, open_model
+from service.checkpoints.opened import open_model
 from service.cli.display import complain
 from service.errors import ServiceError
-from service.inspection.flow import Box, UnknownPart, build_flow, choose, weight_stats
+from service.inspection.flow import UnknownPart, build_flow, choose, weight_stats
+from service.inspection.flow_report import heading, notes, report
 from service.inspection.flow_text import ASCII, UNICODE, columns, draw
 from service.settings import Settings
 
 UNUSABLE = 2
-ARCHITECTURE = "encoder-decoder (Whisper/T5)"
 _FIGURES = ("min", "max", "mean", "std", "nan_count")
 
 
@@ -40,10 +40,14 @@ def flow_model(
     for sentence in model.contradictions:
         complain(f"warning: {model.source}: {sentence}")
     if as_json:
-        text = json.dumps(_content(model, flow, component, stats), ensure_ascii=False)
+        text = json.dumps(
+            report(model, flow, file=model.source, component=component, stats=stats),
+            ensure_ascii=False,
+        )
     else:
         plain = ascii_only or not _can_draw()
-        lines = [_heading(model), "", *draw(flow, ASCII if plain else UNICODE), *_notes(model)]
+        drawing = draw(flow, ASCII if plain else UNICODE)
+        lines = [heading(model), "", *drawing, "", *notes(model)]
         lines += _table(stats) if with_stats else []
         text = "\n".join(lines)
         text = text.encode("ascii", "backslashreplace").decode() if plain else text
@@ -58,17 +62,6 @@ def _can_draw() -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _heading(model: ModelFile) -> str:
-    return f"Model: {model.name} ({ARCHITECTURE}, {model.format})"
-
-
-def _notes(model: ModelFile) -> list[str]:
-    notes = ["", "FLOP/window: encoder and K,V of one full window. FLOP/token: full context."]
-    if model.assumed:
-        notes.append(f"Assumed, the file does not say: {', '.join(model.assumed)}")
-    return notes
 
 
 def _table(stats: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -87,32 +80,3 @@ def _table(stats: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.6g}"
-
-
-def _content(
-    model: ModelFile, flow: tuple[Box, ...], component: str, stats: Mapping[str, Any]
-) -> dict[str, Any]:
-    config = model.config
-    weights = [weight for box in flow for weight in box.all_weights]
-    content: dict[str, Any] = {
-        "file": model.source,
-        "format": str(model.format),
-        "architecture": ARCHITECTURE,
-        "component": component.lower(),
-        "total_tensors": len(model.tensors.infos),
-        "encoder_layers": config.n_audio_layer if config else None,
-        "decoder_layers": config.n_text_layer if config else None,
-        "assumed": list(model.assumed),
-        "flow": [box.to_json() for box in flow],
-        "weights": [
-            {
-                "name": weight.name,
-                "shape": list(weight.shape),
-                "dtype": weight.encoding,
-                "size_bytes": weight.nbytes,
-                **stats.get(weight.name, {}),
-            }
-            for weight in weights
-        ],
-    }
-    return content

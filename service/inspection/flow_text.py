@@ -34,7 +34,7 @@ ASCII = Characters("-", "|", ("+", "+", "+", "+"), "v")
 
 def draw(flow: Iterable[Box], characters: Characters = UNICODE) -> list[str]:
     """Return the lines of a drawing: the boxes one under the other, joined by arrows."""
-    blocks = [_block(_folded(box), characters) for box in flow]
+    blocks = [_block(folded(box), characters) for box in flow]
     inner = max((columns(line) for block in blocks for line in block), default=0)
     lines: list[str] = []
     for i, block in enumerate(blocks):
@@ -51,20 +51,21 @@ def columns(text: str) -> int:
     return width if width >= 0 else len(text)
 
 
-def _folded(box: Box) -> Box:
+def folded(box: Box) -> Box:
     """Return a box whose equal layers are one."""
-    children = tuple(_folded(child) for child in box.children)
+    children = tuple(folded(child) for child in box.children)
     if box.component != "layers" or len(children) < 2 or len({_likeness(c) for c in children}) > 1:
         return replace(box, children=children)
     one = replace(children[0], label="each layer")
-    return replace(box, children=(one, _Rest.of(children)))
+    return replace(box, children=(one, Rest.of(children)))
 
 
-class _Rest(Box):
+class Rest(Box):
     """The other layers, which count and are not drawn."""
 
     @classmethod
-    def of(cls, layers: tuple[Box, ...]) -> _Rest:
+    def of(cls, layers: tuple[Box, ...]) -> Rest:
+        """Return what stands for all but the first of these."""
         return cls("", "rest", children=layers[1:])
 
 
@@ -81,7 +82,7 @@ def _block(box: Box, characters: Characters) -> list[str]:
     """Return the lines inside a box's border."""
     lines = list(_lines(box))
     for child in box.children:
-        if isinstance(child, _Rest):
+        if isinstance(child, Rest):
             continue
         inside = _block(child, characters)
         if child.framed:
@@ -101,17 +102,18 @@ def _framed(block: list[str], inner: int, characters: Characters) -> list[str]:
 def _lines(box: Box) -> Iterator[str]:
     """Yield a box's label and figures, on one line if they fit."""
     label, *rest = box.label.split("\n")
-    figures = ", ".join(_figures(box))
-    if figures and not rest and columns(label) + 2 + columns(figures) <= _FITS_COLUMNS:
-        yield f"{label}  {figures}"
+    numbers = ", ".join(figures(box))
+    if numbers and not rest and columns(label) + 2 + columns(numbers) <= _FITS_COLUMNS:
+        yield f"{label}  {numbers}"
     else:
         yield label
-        yield from (f"    {line}" for line in (*rest, figures) if line)
+        yield from (f"    {line}" for line in (*rest, numbers) if line)
     if box.missing:
         yield f"    not in this file: {', '.join(box.missing)}"
 
 
-def _figures(box: Box) -> Iterator[str]:
+def figures(box: Box) -> Iterator[str]:
+    """Yield the numbers of a box and all below it, each with its unit."""
     weights = box.all_weights
     if weights:
         count = sum(weight.parameters for weight in weights)

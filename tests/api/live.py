@@ -19,7 +19,7 @@ import uvicorn
 from numpy.typing import NDArray
 
 from service.api.app import create_app
-from service.api.deps import ApiConfig, Services, Serving
+from service.api.deps import ApiConfig, ModelFlow, Services, Serving
 from service.audio.decode import AudioDecoder, AudioLimits
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig, EngineState
@@ -58,6 +58,7 @@ class Parts:
     Attributes:
         runner: makes the runner, anew for each server.
         log_maximum: of the mel of a whole recording.
+        flow: of the model's file.
     """
 
     runner: Callable[[Metrics], Runner]
@@ -65,6 +66,7 @@ class Parts:
     facts: ModelFacts
     log_maximum: Callable[[Samples], float]
     rows: int = 4
+    flow: ModelFlow | None = None
 
 
 @dataclass
@@ -84,7 +86,7 @@ def services_of(
 ) -> Services:
     """Return services over a real engine."""
     metrics = Metrics()
-    config = ApiConfig(MODEL, model_aliases=("whisper-1",), **limits.api)
+    config = ApiConfig(**{"model_id": MODEL, "model_aliases": ("whisper-1",), **limits.api})
     audio = AudioLimits(
         max_upload_bytes=config.max_upload_bytes,
         max_audio_s=limits.max_audio_s,
@@ -103,7 +105,8 @@ def services_of(
         engine = Engine(core, config=EngineConfig(limits.max_requests), metrics=metrics)
         engine.start()
         await engine.until_ready()
-        return Serving(engine, Transcriber(parts.facts, parts.tokenizer, parts.log_maximum))
+        transcriber = Transcriber(parts.facts, parts.tokenizer, parts.log_maximum)
+        return Serving(engine, transcriber, flow=parts.flow)
 
     return Services(config, metrics, AudioDecoder(audio, max_children=1), load, on_dead)
 

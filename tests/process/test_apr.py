@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ BUILTIN = "builtin"
 RECORDING = "zero_three_five_one.wav"
 
 
+def _running(model: str) -> Running:
+    """A service that starts fast: few slots, and no measurement."""
+    return Running("--model", model, EARSHOT_WINDOW_SLOTS="2", EARSHOT_ENCODE_BATCH="1")
+
+
 def _heard(model: str, recording: Path) -> list[tuple[Any, ...]]:
-    # few slots and no measurement: a service that starts fast
-    with Running("--model", model, EARSHOT_WINDOW_SLOTS="2", EARSHOT_ENCODE_BATCH="1") as service:
+    with _running(model) as service:
         events = list(service.wait_ready().transcribe(recording).events())
     assert events[-1]["type"] == "done"
     return [
@@ -59,3 +64,16 @@ def test_serve_names_the_tensors_that_a_drawing_model_lacks(shared: Path) -> Non
     assert ended.returncode == 1
     assert "encoder.conv1.weight" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_service_draws_its_model_as_the_command_does(tmp_path: Path) -> None:
+    path = tmp_path / "model.apr"
+    assert earshot("convert", BUILTIN, str(path), "--quantize", "q8").returncode == 0
+    drawn = earshot("flow", str(path)).stdout
+    with _running(str(path)) as service:
+        flow = f"{service.wait_ready().url}/v1/models/model.apr/flow"
+        text = service.client.get(flow, headers={"accept": "text/plain"}).text
+        report = service.client.get(flow).json()
+    assert "AprQ8" in drawn
+    assert text.splitlines()[1:] == drawn.splitlines()[1:]
+    assert report["flow"] == json.loads(earshot("flow", str(path), "--json").stdout)["flow"]

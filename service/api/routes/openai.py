@@ -1,4 +1,4 @@
-"""OpenAI's audio API: `/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/models`.
+"""OpenAI's audio API: `/v1/audio/transcriptions` and `/v1/audio/translations`.
 
 Knows nothing about models or batching, nor how answers look: `service/api/openai_events.py` does.
 """
@@ -6,13 +6,13 @@ Knows nothing about models or batching, nor how answers look: `service/api/opena
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from service.api.deps import Services, get_services
-from service.api.intake import admit, event_stream, open_transcription, require_model, whole
+from service.api.intake import admit, event_stream, open_transcription, whole
 from service.api.openai_events import DONE, OpenAITranscript, TextDone
 from service.api.openai_options import (
     ALIASES,
@@ -77,26 +77,3 @@ async def _answer(request: Request, services: Services, parse: Parser, task: str
 
 def _sent_as(param: str | None) -> str | None:
     return None if param is None else _SENT_AS.get(param, param)
-
-
-@router.get("/v1/models", summary="The model that is served, as OpenAI lists it")
-async def models(services: ServicesDep) -> dict[str, Any]:
-    """Return the list of the one model."""
-    return {"object": "list", "data": [_model(services)]}
-
-
-@router.get("/v1/models/{model_id:path}", summary="One model")
-async def model(model_id: str, services: ServicesDep) -> dict[str, Any]:
-    """Return the model with this id or alias."""
-    require_model(services, model_id)
-    return _model(services)
-
-
-def _model(services: Services) -> dict[str, Any]:
-    config = services.config
-    return {
-        "id": config.model_id,
-        "object": "model",
-        "created": config.created_s,
-        "owned_by": "earshot",
-    }
