@@ -23,6 +23,7 @@ _INTER_TOKEN_S = (
     10, 20, 40, 80,
 )  # fmt: skip
 _QUEUE_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _BATCH = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 _AUDIO_S = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400)
 _REALTIME = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -71,6 +72,7 @@ class Metrics:
         self.window_slots_total = gauge("window_slots_total", "Cross-attention slots")
         self.decoder_rows_used = gauge("decoder_rows_used", "Self-attention rows in use")
         self.decoder_rows_total = gauge("decoder_rows_total", "Self-attention rows")
+        self.event_loop_tasks = gauge("event_loop_tasks", "Tasks on the event loop")
         self.kv_cache_bytes = gauge("kv_cache_bytes", "Bytes of the key/value pools")
 
     def _define_counters(self) -> None:
@@ -110,6 +112,9 @@ class Metrics:
         )
         self.stage = histogram(
             "stage_seconds", "Time in one stage of a request", _LATENCY_S, ("stage",)
+        )
+        self.event_loop_lag = histogram(
+            "event_loop_lag_seconds", "How late a timer of the event loop came", _LAG_S
         )
         self.encoder_batch_size = histogram(
             "encoder_batch_size", "Windows an encoder forward", _BATCH

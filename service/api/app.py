@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service.api import errors
+from service.api import errors, pulse
 from service.api.deps import Services
 from service.api.middleware import RequestScope
 from service.api.routes import models, openai, ops, transcribe
@@ -24,11 +24,13 @@ def create_app(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(services.load(), name="load-model")
+        watching = asyncio.create_task(pulse.watch(services.metrics), name="watch-loop")
         try:
             yield
         finally:
             loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
+            watching.cancel()
+            await asyncio.gather(loading, watching, return_exceptions=True)
             if services.serving is not None:
                 await services.serving.engine.stop(0.0)
             await services.audio_decoder.close()
