@@ -13,9 +13,10 @@ IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 ARGS ?=
+MINUTES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format bench audit manifests clean
+.PHONY: help setup serve test check format bench soak audit manifests clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -47,6 +48,9 @@ format: $(STAMP) ## Format the code and mend what lint can mend
 
 bench: $(STAMP) ## Load a real server with 1, 4, 8 and 16 clients; ARGS="--url http://..."
 	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+soak: $(STAMP) ## Soak a service in every kind of request; MINUTES=20
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
 audit: ## Compare the pins with today's advisories; needs the network
 	@test -n "$(PYTHON)" || { echo 'Earshot needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }

@@ -12,12 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import socket
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -28,10 +25,10 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from benchmarks.own import own_service
+from benchmarks.recordings import SAMPLES
 from service.cli.client import TIMEOUT, RemoteError, transcribe
 
-SAMPLES = Path(__file__).parents[1] / "samples"
-START_TIMEOUT_S = 120.0
 TABLE_WIDTH = 110
 """Where there is no terminal that would say how wide it is."""
 console = Console()
@@ -138,46 +135,6 @@ async def load(url: str, level: Level, files: Sequence[Path], requests: int) -> 
             level.wall_s = time.perf_counter() - start
 
 
-@contextlib.contextmanager
-def own_service() -> Iterator[str]:
-    """Run a service on a free port for as long as the context lasts, and yield its address.
-
-    Raises:
-        typer.Exit: if it ends or is not ready in time; it has said why on stderr.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable,
-        "-m",
-        "service",
-        "serve",
-        "--port",
-        str(port),
-        "--log-level",
-        "error",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        with console.status("starting the service"):
-            _await_ready(url, process)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/readyz").is_success:
-                return
-        time.sleep(0.1)
-    raise typer.Exit(1)
-
-
 def run(
     files: Annotated[list[Path] | None, typer.Argument(help="recordings; samples/ if none")] = None,
     url: Annotated[str | None, typer.Option(help="of a running service")] = None,
@@ -193,7 +150,8 @@ def run(
     ):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)
     levels = [Level(count) for count in clients or (1, 4, 8, 16)]
-    with contextlib.nullcontext(url) if url else own_service() as address:
+    with contextlib.nullcontext() if url else own_service(console) as own:
+        address = own.url if own else url or ""
         for level in levels:
             asyncio.run(load(address, level, recordings, requests))
             table.add_row(*level.row())

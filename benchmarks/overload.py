@@ -32,7 +32,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks.load import SAMPLES, own_service
+from benchmarks.own import own_service
+from benchmarks.recordings import SAMPLES
 
 TOLERANCE = 0.05
 WARM_UP = 0.2
@@ -192,7 +193,8 @@ def run(
 ) -> None:
     """Measure the throughput of a service at its capacity and far beyond it."""
     recordings = [path.read_bytes() for path in files or sorted(SAMPLES.glob("*.wav"))]
-    with contextlib.nullcontext(url) if url else own_service() as address:
+    with contextlib.nullcontext() if url else own_service(console) as own:
+        address = own.url if own else url or ""
         full, beyond = asyncio.run(measure(address, recordings, seconds, times))
     table = Table(title=f"{seconds:g} s at each level, {len(recordings)} recordings in turn")
     for heading in (
