@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A tool with many dependencies of its own, kept out of what is tested.
 AUDIT := $(VENV)/audit
+# Old versions of OpenAI's client, each with what it needs, for the tests of the API.
+SDKS := $(VENV)/openai-1.0.0 $(VENV)/openai-1.68.0
 STAMP := $(VENV)/.earshot-installed
 CODE := service tests training benchmarks samples
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -16,7 +18,7 @@ ARGS ?=
 MINUTES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format bench soak audit manifests clean
+.PHONY: help setup sdks serve test check format bench soak audit manifests clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -33,7 +35,15 @@ $(STAMP): pyproject.toml constraints.txt
 serve: $(STAMP) ## Serve on 127.0.0.1:8000; ARGS="--port 9000 --model openai/whisper-tiny"
 	@$(BIN)/earshot serve $(ARGS)
 
-test: $(STAMP) ## Run the tests; ARGS="tests/unit -k mel"
+sdks: $(SDKS) ## Install the old clients that the tests of the API run (done by `make test` too)
+
+# httpx 0.28 took an argument away that the first of them uses.
+$(VENV)/openai-%: | $(STAMP)
+	$(BIN)/python -m venv --without-pip $@.new
+	$(BIN)/python -m pip --python $@.new/bin/python install --quiet 'openai==$*' 'httpx<0.28' 'pydantic==2.14.3'
+	mv $@.new $@
+
+test: $(STAMP) $(SDKS) ## Run the tests; ARGS="tests/unit -k mel"
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(STAMP) ## Formatting, lint, types and import contracts

@@ -100,6 +100,8 @@ def error_response(error: BaseException) -> JSONResponse:
     headers = {} if answer.retry else {"x-should-retry": "false"}
     if isinstance(error, Unavailable):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["retry-after-ms"] = str(max(1, round(1000 * error.retry_after_s)))
+        headers["x-should-retry"] = "true"
     return JSONResponse(error_body(error), answer.status, headers)
 
 

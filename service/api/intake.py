@@ -23,7 +23,7 @@ from service.api.disconnect import race
 from service.api.errors import error_body
 from service.api.form import FILE, FormLimits, Upload, read_upload
 from service.api.record import RequestRecord
-from service.api.sse import EventStream, WireEvent
+from service.api.sse import Dialect, EventStream, WireEvent
 from service.engine.engine import Session
 from service.errors import InvalidRequest, ModelNotFound
 from service.transcription.params import TranscriptionParams
@@ -164,7 +164,7 @@ def event_stream(
     events: AsyncGenerator[WireEvent, None],
     *,
     last: str,
-    trailer: bytes = b"",
+    dialect: Dialect | None = None,
 ) -> EventStream:
     """Return the answer that streams events, and closes the transcription at its end.
 
@@ -173,7 +173,7 @@ def event_stream(
         transcription: that the events tell of.
         events: what to send.
         last: the type of the last one: who reads it finds the place free that was taken for it.
-        trailer: sent after it.
+        dialect: how they are written.
     """
     config, record = admission.services.config, admission.record
 
@@ -196,7 +196,7 @@ def event_stream(
         keepalive_s=config.keepalive_s,
         send_timeout_s=config.send_timeout_s,
         deadline=admission.deadline,
-        trailer=trailer,
+        dialect=dialect,
     )
 
 

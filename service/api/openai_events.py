@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from service.api.openai_options import OpenAIOptions
+from service.api.sse import Dialect, encode_unnamed
 from service.transcription.events import Done, Json, TokenEvent
 from service.transcription.final import FinalTokens, TrimmedText
 from service.transcription.render import Format, logprob, verbose
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from service.text.tokenizer import WhisperTokenizer
     from service.transcription.transcriber import Transcription
 
-DONE = b"data: [DONE]\n\n"
-"""What ends a stream."""
+DIALECT = Dialect(encode_unnamed, trailer=b"data: [DONE]\n\n")
 NO_SPEECH_THRESHOLD = 0.6
 
 

@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anyio
@@ -40,8 +41,26 @@ class WireEvent(Protocol):
 
 def encode(name: str, data: dict[str, Any]) -> bytes:
     """Return one event; JSON without line breaks needs no more than one data line."""
+    return f"event: {name}\n".encode() + encode_unnamed(name, data)
+
+
+def encode_unnamed(name: str, data: dict[str, Any]) -> bytes:
+    """Return one event without its name: OpenAI's client of 2025 misreads those that have one."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return f"event: {name}\ndata: {text.translate(_LINE_BREAKS)}\n\n".encode()
+    return f"data: {text.translate(_LINE_BREAKS)}\n\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How events are written.
+
+    Attributes:
+        encode: makes bytes of an event's name and data.
+        trailer: is sent after the last event, unless that is an error.
+    """
+
+    encode: Callable[[str, dict[str, Any]], bytes] = encode
+    trailer: bytes = b""
 
 
 class SlowReader(ClientDisconnected):
@@ -58,7 +77,7 @@ class EventStream(Response):
         keepalive_s: a comment is sent after a silence as long as this.
         send_timeout_s: how long the client may take to read what was sent.
         deadline: of the whole; past it the last event is an error.
-        trailer: what is sent after the last event, unless that is an error.
+        dialect: how events are written.
     """
 
     media_type = "text/event-stream"
@@ -72,7 +91,7 @@ class EventStream(Response):
         keepalive_s: float = 15.0,
         send_timeout_s: float = 30.0,
         deadline: Deadline | None = None,
-        trailer: bytes = b"",
+        dialect: Dialect | None = None,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -83,7 +102,7 @@ class EventStream(Response):
         self._keepalive_s = keepalive_s
         self._send_timeout_s = send_timeout_s
         self._deadline = deadline
-        self._trailer = trailer
+        self._dialect = dialect or Dialect()
         self._sent_at = 0.0
         self._complete = False
 
@@ -125,16 +144,18 @@ class EventStream(Response):
             raise left.pop()  # kept in this frame, it would keep the frame, and what that holds
 
     async def _stream(self, send: Send) -> None:
+        dialect = self._dialect
         try:
             async with self._deadline.enforced() if self._deadline else nullcontext():
                 async for event in self._events:
-                    await self._send_body(send, encode(event.type, event.to_dict()))
-                if self._trailer:
-                    await self._send_body(send, self._trailer)
+                    await self._send_body(send, dialect.encode(event.type, event.to_dict()))
+                if dialect.trailer:
+                    await self._send_body(send, dialect.trailer)
         except ClientDisconnected:
             raise
         except Exception as error:  # noqa: BLE001 - after the first byte it can only be an event
-            await self._send_body(send, encode("error", {"type": "error"} | self._on_error(error)))
+            data = {"type": "error"} | self._on_error(error)
+            await self._send_body(send, dialect.encode("error", data))
         await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
         self._complete = True
 

@@ -86,7 +86,7 @@ def services_of(
 ) -> Services:
     """Return services over a real engine."""
     metrics = Metrics()
-    config = ApiConfig(**{"model_id": MODEL, "model_aliases": ("whisper-1",), **limits.api})
+    config = ApiConfig(**{"model_id": MODEL, **limits.api})
     audio = AudioLimits(
         max_upload_bytes=config.max_upload_bytes,
         max_audio_s=limits.max_audio_s,

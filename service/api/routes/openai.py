@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from service.api.deps import Services, get_services
 from service.api.intake import admit, event_stream, open_transcription, whole
-from service.api.openai_events import DONE, OpenAITranscript, TextDone
+from service.api.openai_events import DIALECT, OpenAITranscript, TextDone
 from service.api.openai_options import (
     ALIASES,
     JSON_FORMATS,
@@ -71,7 +71,7 @@ async def _answer(request: Request, services: Services, parse: Parser, task: str
             text = await asyncio.to_thread(render_text, done, form, options.layout)
             return PlainTextResponse(text, headers=HEADERS, media_type=_MEDIA_TYPES[form])
     return event_stream(
-        admission, transcription, transcript.events(), last=TextDone.type, trailer=DONE
+        admission, transcription, transcript.events(), last=TextDone.type, dialect=DIALECT
     )
 
 
