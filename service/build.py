@@ -12,6 +12,7 @@ from pathlib import Path
 
 from service import __version__
 from service.api.deps import ApiConfig, Services, Serving
+from service.api.keys import ApiKeys
 from service.audio.decode import AudioDecoder, AudioLimits
 from service.metrics import Metrics
 from service.settings import Settings
@@ -48,6 +49,8 @@ def api_config(settings: Settings) -> ApiConfig:
     """Return the limits and deadlines of the HTTP interface."""
     return ApiConfig(
         model_id=model_name(settings),
+        api_keys=ApiKeys(settings.all_api_keys),
+        cors_origins=settings.all_cors_origins,
         created_s=created_s(settings),
         version=__version__,
         max_upload_bytes=settings.max_upload_bytes,

@@ -10,6 +10,7 @@ into status codes. Messages name the limit and the value.
     ├── PayloadTooLarge         more bytes than the limit on uploads
     ├── RequestTimeout          the body did not arrive, or its audio was not decoded, in time
     ├── DeadlineExceeded        the request was not through within `X-Request-Timeout`
+    ├── Unauthorized            a key is needed, and there is none or another one
     ├── ModelNotFound           the request names a model that is not served
     ├── Unavailable             nothing wrong with the request: not now
     │   ├── EngineBusy          the queue is full; `retry_after_s` says when to come back
@@ -77,6 +78,12 @@ class DeadlineExceeded(ServiceError):
     """The request was not through within the time that it may take."""
 
     code = "deadline_exceeded"
+
+
+class Unauthorized(ServiceError):
+    """The request has no key, or none that is taken."""
+
+    code = "invalid_api_key"
 
 
 class ModelNotFound(ServiceError):

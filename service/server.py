@@ -10,6 +10,8 @@ Knows nothing about models, audio or routes.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import json
 import logging
 import math
 import os
@@ -21,11 +23,14 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.api.deps import Services
+from service.api.errors import error_body
 from service.engine.engine import EngineState
+from service.errors import InvalidRequest
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +89,11 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def is_loopback(bound: socket.socket) -> bool:
+    """Tell whether only this machine reaches the address."""
+    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
+
+
 class DeadlineProtocol(H11Protocol):
     """HTTP/1.1 that does not wait for the rest of a head for ever, as uvicorn does.
 
@@ -111,6 +121,19 @@ class DeadlineProtocol(H11Protocol):
         """Forget the deadline."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP in the words of the service's other errors."""
+        body = json.dumps(error_body(InvalidRequest(msg, code="invalid_http"))).encode()
+        headers = [
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+        ]
+        head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _expect_head(self) -> None:
         self._deadline = self.loop.call_later(self.header_timeout_s, self.transport.close)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "EARSHOT_"
+CLIENT_KEY = "EARSHOT_API_KEY"
+"""The key that `earshot transcribe --server` sends: no setting of a service."""
 _KUBERNETES_SUFFIXES = ("_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_PROTO", "_ADDR")
 
 Count = Annotated[int, Field(ge=1)]
@@ -36,6 +40,19 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(
         default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one"
+    )
+
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="keys with commas between them: one of them is then needed as"
+        " `Authorization: Bearer KEY`",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="a file with such keys, one a line; read at start"
+    )
+    cors_origins: str | None = Field(
+        default=None,
+        description="origins with commas between them whose pages may read answers; `*` for all",
     )
 
     model: str = Field(
@@ -112,6 +129,42 @@ class Settings(BaseSettings):
         default="info", description="the least that is logged"
     )
 
+    @field_validator("api_keys")
+    @classmethod
+    def _holds_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _keys_in(_items(value.get_secret_value())):
+            raise ValueError("there is no key in it")
+        return value
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _is_a_file_of_keys(cls, value: Path | None) -> Path | None:
+        if value is not None and not _keys_of(value):
+            raise ValueError("there is no key in it")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _holds_origins(cls, value: str | None) -> str | None:
+        for origin in () if value is None else _items(value):
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: a scheme and a host, such as https://example.org"
+                )
+        return value
+
+    @property
+    def all_api_keys(self) -> tuple[str, ...]:
+        """The keys of variable and file together."""
+        given = "" if self.api_keys is None else self.api_keys.get_secret_value()
+        of_file = () if self.api_keys_file is None else _keys_of(self.api_keys_file)
+        return (*_keys_in(_items(given)), *of_file)
+
+    @property
+    def all_cors_origins(self) -> tuple[str, ...]:
+        """The origins, one by one."""
+        return tuple(_items(self.cors_origins or ""))
+
     @field_validator("port", mode="before")
     @classmethod
     def _is_no_service_link(cls, value: object) -> object:
@@ -133,6 +186,32 @@ class Settings(BaseSettings):
         return value
 
 
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _keys_of(file: Path) -> tuple[str, ...]:
+    """Return the keys in a file; lines that are empty or begin with # hold none.
+
+    Raises:
+        ValueError: if it cannot be read, or a key cannot be sent in a header.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ValueError(f"cannot be read: {reason}") from None
+    return _keys_in(line for line in lines if line.strip() and not line.startswith("#"))
+
+
+def _keys_in(texts: Iterable[str]) -> tuple[str, ...]:
+    keys = tuple(text.strip() for text in texts)
+    for number, key in enumerate(keys, start=1):
+        if not re.fullmatch(r"[!-~]+", key):
+            raise ValueError(f"key {number} is empty, or has a blank or what is not ASCII in it")
+    return keys
+
+
 def unknown_variables(names: Iterable[str] | None = None) -> list[str]:
     """Return a sentence for each `EARSHOT_*` variable that sets nothing: a slip, most likely.
 
@@ -142,7 +221,9 @@ def unknown_variables(names: Iterable[str] | None = None) -> list[str]:
     known = [variable(field) for field in Settings.model_fields]
     sentences = []
     for name in sorted(os.environ if names is None else names):
-        if not name.startswith(PREFIX) or name in known or name.endswith(_KUBERNETES_SUFFIXES):
+        if not name.startswith(PREFIX) or name in (*known, CLIENT_KEY):
+            continue
+        if name.endswith(_KUBERNETES_SUFFIXES):
             continue
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" (is {close[0]} meant?)" if close else ""

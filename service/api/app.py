@@ -10,9 +10,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from service.api import errors, pulse
+from service.api.auth import require_key
 from service.api.deps import Services
 from service.api.middleware import RequestScope
 from service.api.routes import models, openai, ops, transcribe
@@ -43,10 +45,17 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    app.include_router(transcribe.router)
-    app.include_router(openai.router)
-    app.include_router(models.router)
-    app.include_router(ops.router)
+    for family in (transcribe, openai, models):
+        app.include_router(family.router, dependencies=[Depends(require_key)])
+    app.include_router(ops.router)  # probes and metrics are open
     errors.install(app)
+    if services.config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=services.config.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after", "retry-after-ms", "x-should-retry"],
+        )
     app.add_middleware(RequestScope, services=services)
     return app

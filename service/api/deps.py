@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
 from service.api.admission import AudioBudget
+from service.api.keys import ApiKeys
 from service.engine.engine import Engine, EngineState
 from service.errors import EngineDead, EngineDraining, EngineStarting, ServiceError
 
@@ -32,6 +33,8 @@ class ApiConfig:
 
     Attributes:
         model_id: the name under which the model is listed in `/v1/models`.
+        api_keys: one of which is needed, if there are any; for the routes that ask.
+        cors_origins: whose pages may read answers; none by default, `*` for all.
         model_aliases: other values of the `model` option that mean the same model.
         created_s: Unix time of the model file, for `/v1/models`.
         version: of the service, for `/health`.
@@ -50,6 +53,8 @@ class ApiConfig:
 
     model_id: str
     model_aliases: tuple[str, ...] = ("whisper-1",)
+    api_keys: ApiKeys = field(default_factory=ApiKeys)
+    cors_origins: tuple[str, ...] = ()
     created_s: int = 0
     version: str = "0"
     max_upload_bytes: int = 200 * 1024 * 1024

@@ -26,6 +26,7 @@ from service.errors import (
     PayloadTooLarge,
     RequestTimeout,
     ServiceError,
+    Unauthorized,
     Unavailable,
 )
 
@@ -56,6 +57,7 @@ class Answer:
 
 TABLE: dict[type[ServiceError], Answer] = {
     InvalidRequest: Answer(400, INVALID_REQUEST),
+    Unauthorized: Answer(401, INVALID_REQUEST),
     ModelNotFound: Answer(404, INVALID_REQUEST),
     RequestTimeout: Answer(408, INVALID_REQUEST, retry=False),
     PayloadTooLarge: Answer(413, INVALID_REQUEST),
@@ -98,6 +100,8 @@ def error_response(error: BaseException) -> JSONResponse:
         return JSONResponse(error_body(error), 500, {"x-should-retry": "false"})
     answer = answer_to(error)
     headers = {} if answer.retry else {"x-should-retry": "false"}
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, Unavailable):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
         headers["retry-after-ms"] = str(max(1, round(1000 * error.retry_after_s)))

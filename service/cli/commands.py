@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from service.cli.display import complain
-from service.settings import Settings, unknown_variables, variable
+from service.settings import CLIENT_KEY, Settings, unknown_variables, variable
 
 app = typer.Typer(
     name="earshot",
@@ -96,6 +96,10 @@ def transcribe(  # noqa: PLR0913 - a command line has options
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a file, with segments and times.")
     ] = False,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar=CLIENT_KEY, help="Key for the service.", show_default=False),
+    ] = None,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -107,7 +111,7 @@ def transcribe(  # noqa: PLR0913 - a command line has options
 
     source: command.Source
     if server is not None:
-        source = command.RemoteSource(server, options)
+        source = command.RemoteSource(server, options, api_key)
     else:
         settings = read_settings(model=model, device=device, dtype=dtype, tokenizer=tokenizer)
         from service.cli.local import LocalSource  # noqa: PLC0415 - brings torch
@@ -237,5 +241,6 @@ def read_settings(**options: object) -> Settings:
         for problem in error.errors():
             field = str(problem["loc"][0])
             name = f"--{field.replace('_', '-')}" if field in given else variable(field)
-            complain(f"{name}={problem['input']}: {problem['msg']}")
+            given_value = "" if field == "api_keys" else f"={problem['input']}"  # never a key
+            complain(f"{name}{given_value}: {problem['msg']}")
         raise typer.Exit(UNUSABLE) from None

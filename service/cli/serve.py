@@ -12,7 +12,7 @@ from service import logs
 from service.api.app import create_app
 from service.build import build_services
 from service.cli.display import complain
-from service.server import ListenError, Server, ServerConfig, listen, run, url_of
+from service.server import ListenError, Server, ServerConfig, is_loopback, listen, run, url_of
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,12 @@ def serve_forever(settings: Settings) -> NoReturn:
         sys.exit(FAILED)
     url = url_of(bound)
     logger.info("listening on %s, loading %s", url, settings.model)
+    if not is_loopback(bound) and not settings.all_api_keys:
+        logger.warning(
+            "%s can be reached from other machines, and needs no key: set EARSHOT_API_KEYS or"
+            " EARSHOT_API_KEYS_FILE, unless what stands in front asks for one",
+            settings.host,
+        )
 
     def on_dead(error: BaseException) -> None:
         message = f"cannot serve {settings.model}: {error}"

@@ -47,12 +47,14 @@ class RemoteSource:
     Args:
         url: its address.
         options: as the service names them; None leaves one to the service.
+        api_key: one that it takes; None for a service that needs none.
     """
 
-    def __init__(self, url: str, options: Mapping[str, object]) -> None:
+    def __init__(self, url: str, options: Mapping[str, object], api_key: str | None = None) -> None:
         self._url = url
         self._options = {name: str(value) for name, value in options.items() if value is not None}
-        self._client = httpx.AsyncClient(timeout=client.TIMEOUT)
+        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        self._client = httpx.AsyncClient(timeout=client.TIMEOUT, headers=headers)
 
     async def __aenter__(self) -> Self:
         """Nothing to prepare: the first request connects."""

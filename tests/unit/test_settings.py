@@ -59,6 +59,50 @@ def test_value_out_of_range_is_refused_by_name(
         Settings()
 
 
+def test_keys_come_from_a_variable_and_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# the mobile app\nsecond\n\n  third \n", encoding="utf-8")
+    monkeypatch.setenv("EARSHOT_API_KEYS", "zeroth, first")
+    monkeypatch.setenv("EARSHOT_API_KEYS_FILE", str(file))
+    settings = Settings()
+    assert settings.all_api_keys == ("zeroth", "first", "second", "third")
+    assert "zeroth" not in repr(settings)
+    monkeypatch.delenv("EARSHOT_API_KEYS")
+    monkeypatch.delenv("EARSHOT_API_KEYS_FILE")
+    assert Settings().all_api_keys == ()
+
+
+@pytest.mark.parametrize("keys", [",", "a b", "schlüssel"])
+def test_keys_that_nobody_could_send_are_refused(
+    monkeypatch: pytest.MonkeyPatch, keys: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EARSHOT_API_KEYS", keys)
+    with pytest.raises(ValidationError, match="api_keys"):
+        Settings()
+    monkeypatch.delenv("EARSHOT_API_KEYS")
+    file = tmp_path / "keys"
+    file.write_text(keys.strip(","), encoding="utf-8")
+    monkeypatch.setenv("EARSHOT_API_KEYS_FILE", str(file))
+    with pytest.raises(ValidationError, match="api_keys_file"):
+        Settings()
+
+
+def test_a_file_of_keys_has_to_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EARSHOT_API_KEYS_FILE", str(tmp_path / "none"))
+    with pytest.raises(ValidationError, match="cannot be read: No such file"):
+        Settings()
+
+
+def test_origins_are_schemes_and_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARSHOT_CORS_ORIGINS", "https://a.org, http://localhost:3000")
+    assert Settings().all_cors_origins == ("https://a.org", "http://localhost:3000")
+    monkeypatch.setenv("EARSHOT_CORS_ORIGINS", "a.org")
+    with pytest.raises(ValidationError, match="is no origin"):
+        Settings()
+
+
 def test_service_link_of_kubernetes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARSHOT_PORT", "tcp://10.0.0.7:8000")
     with pytest.raises(ValidationError, match="enableServiceLinks"):

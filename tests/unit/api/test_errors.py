@@ -18,6 +18,7 @@ def every_error(kind: type[errors.ServiceError]) -> list[type[errors.ServiceErro
         (errors.InvalidRequest, 400),
         (errors.InvalidAudio, 400),
         (errors.AudioTooLong, 400),
+        (errors.Unauthorized, 401),
         (errors.ModelNotFound, 404),
         (errors.RequestTimeout, 408),
         (errors.PayloadTooLarge, 413),
@@ -44,9 +45,11 @@ def test_every_error_of_the_tree_is_answered() -> None:
         assert answer_to(kind("x")) in TABLE.values()
 
 
-def test_retry_after_is_whole_seconds() -> None:
+def test_retry_after_is_whole_seconds_and_milliseconds() -> None:
     response = error_response(errors.EngineBusy("full", retry_after_s=0.2))
     assert response.headers["retry-after"] == "1"
+    assert response.headers["retry-after-ms"] == "200"
+    assert response.headers["x-should-retry"] == "true"
 
 
 def test_an_unexpected_error_tells_nothing_of_its_cause() -> None:
