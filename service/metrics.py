@@ -91,6 +91,9 @@ class Metrics:
         self.upload_bytes = counter("upload_bytes", "Bytes of audio received")
         self.tokens = counter("tokens", "Decoder tokens", ("kind",))
         self.windows = counter("windows", "Windows decoded", ("outcome",))
+        self.fallbacks = counter(
+            "fallbacks", "Decodings of a window that were not good enough", ("reason",)
+        )
         self.encoder_windows = counter("encoder_windows", "Windows encoded")
         self.encoder_batches = counter("encoder_batches", "Encoder forwards")
         self.decoder_steps = counter("decoder_steps", "Decoder forwards")

@@ -7,13 +7,14 @@ option that is dropped in silence is believed to have done something.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
 from service.api.schemas import DecodingOptions, parse
 from service.errors import InvalidRequest
-from service.transcription.params import TranscriptionParams
+from service.transcription.params import LADDER, TranscriptionParams
 from service.transcription.render import Format
 from service.transcription.subtitles import CueLayout
 
@@ -74,12 +75,22 @@ class OpenAIOptions(DecodingOptions):
 
     def params(self, task: str = "transcribe") -> TranscriptionParams:
         """Return how to transcribe."""
-        return self.decoding(task)
+        return replace(self.decoding(task), temperature=self.temperatures)
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures to try, in turn: those over the first one are for a fallback."""
+        wanted = not self.stream if self.fallback is None else self.fallback
+        if not wanted:
+            return self.temperature[:1]
+        if self.fallback and len(self.temperature) == 1:
+            return self.temperature + tuple(t for t in LADDER if t > self.temperature[0])
+        return self.temperature
 
     @property
     def one_attempt(self) -> bool:
         """Whether no window is decoded twice."""
-        return True
+        return len(self.temperatures) == 1
 
     @property
     def layout(self) -> CueLayout:
@@ -99,7 +110,7 @@ class TranslationOptions(OpenAIOptions):
 
     def params(self, task: str = "translate") -> TranscriptionParams:
         """Return how to translate."""
-        return self.decoding(task)
+        return super().params(task)
 
 
 Kind = TypeVar("Kind", bound=OpenAIOptions)
@@ -159,8 +170,6 @@ def _check_format(options: OpenAIOptions) -> None:
             f"response_format must be json if include[] is provided, found {str(form)!r}",
             param="include",
         )
-    if options.fallback:
-        raise InvalidRequest("fallback: windows are not decoded twice yet", param="fallback")
     for name in CUE_OPTIONS:
         if name in options.model_fields_set and form not in CUE_FORMATS:
             raise InvalidRequest(

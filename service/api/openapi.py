@@ -31,12 +31,12 @@ _ERROR = {
 _EVENTS = """Each event is `event: NAME` and one line of JSON `data` with `type` = NAME:
 
 - `started` {id, model, duration_s}
-- `language` {language, probability}, where it was detected
+- `language` {language, probability, window}, where it was detected
 - `token` {index, window, attempt, token_id, text, logprob}, and `timestamp_s` for a timestamp
 - `retract` {window, from_index, reason}: tokens from that index on are void
 - `segment` {id, window, seek, start_s, end_s, text, tokens, temperature, avg_logprob,
-  compression_ratio, no_speech_prob}
-- `done` {id, model, text, language, duration_s, segments, usage, timings}
+  compression_ratio, no_speech_prob, attempts, language}
+- `done` {id, model, text, language, language_probability, duration_s, segments, usage, timings}
 - `error` {error: {message, type, param, code}}, the last event where something failed
 
 Lines that begin with a colon are comments that keep the connection alive."""

@@ -138,7 +138,11 @@ def _count_transcription(
     realtime_factor = audio_s / duration_s
     first_s, queue_s = transcription.first_token_s, transcription.queue_s
     metrics.audio_duration.observe(audio_s)
-    metrics.windows.labels("ok").inc(transcription.n_windows)
+    account = transcription.account
+    metrics.windows.labels("ok").inc(account.n_windows - account.n_silent)
+    metrics.windows.labels("no_speech").inc(account.n_silent)
+    for failure, n_attempts in account.failures.items():
+        metrics.fallbacks.labels(failure).inc(n_attempts)
     if first_s is not None:
         metrics.time_to_first_token.observe(first_s)
     if record.error is None:

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.api.fields import Codes, Temperatures, Text, Threshold, Times
 from service.errors import InvalidRequest
-from service.transcription.params import TranscriptionParams
+from service.transcription.params import LADDER, TranscriptionParams
 
 MAX_SHOWN = 80
 """Characters of a wrong value that an error repeats."""
@@ -22,34 +23,62 @@ UNKNOWN = "unknown_parameter"
 
 
 class DecodingOptions(BaseModel):
-    """How to decode, on every route."""
+    """How to decode, on every route; what is not given is as openai/whisper has it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     language: str | None = Field(
         None, description="code, English name or alias; by default it is detected"
     )
-    temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        0.0, description="0 takes the most likely token each time"
+    languages: Codes = ()
+    detect_language_per_window: bool = Field(
+        False, description="detect the language of each window anew: for speech that changes it"
     )
+    temperature: Temperatures = LADDER
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
         0, description="of the sampling, where the temperature is not 0"
     )
+    compression_ratio_threshold: Threshold = Field(
+        2.4, description="a text that zlib shortens by more has failed, or `none`"
+    )
+    logprob_threshold: Threshold = Field(
+        -1.0, description="a mean log-probability under this has failed, or `none`"
+    )
+    no_speech_threshold: Threshold = Field(
+        0.6, description="a text that has failed is silence from this probability on, or `none`"
+    )
     without_timestamps: bool = Field(False, description="decode text only, without segment times")
-    initial_prompt: Annotated[str, Field(max_length=4000)] | None = Field(
+    initial_prompt: Text | None = Field(
         None, description="text that might have come before: names, spelling, style"
     )
+    carry_initial_prompt: bool = Field(
+        False, description="tell the initial prompt to every window, not the first only"
+    )
+    hotwords: Text | None = Field(None, description="words to expect, told to every window")
+    keywords: Text | None = Field(None, description="the same as `hotwords`")
+    condition_on_previous_text: bool | None = Field(
+        None, description="tell each window the text before it; by default yes"
+    )
+    clip_timestamps: Times = ()
 
     def decoding(self, task: str) -> TranscriptionParams:
-        """Return what the transcription needs of it."""
-        return TranscriptionParams(
-            language=self.language,
-            task=task,
-            temperature=self.temperature,
-            seed=self.seed,
-            without_timestamps=self.without_timestamps,
-            initial_prompt=self.initial_prompt,
-        )
+        """Return what the transcription needs of it.
+
+        Raises:
+            InvalidRequest: if two options say the same thing.
+        """
+        given: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in DecodingOptions.model_fields.keys() - {"keywords"}
+            if name in self.model_fields_set
+        }
+        if self.keywords is not None:
+            if self.hotwords is not None:
+                raise InvalidRequest(
+                    "keywords and hotwords are the same thing: give one of them", param="keywords"
+                )
+            given["hotwords"] = self.keywords
+        return TranscriptionParams(task=task, **given)
 
 
 class TranscribeOptions(DecodingOptions):

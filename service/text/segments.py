@@ -41,11 +41,14 @@ class WindowEnd:
         seek_frame: where in the file the next window starts.
         unfinished_from: index of the first token that belongs to no segment, because the next
             window starts before it and hears it again; None if all tokens stand.
+        single_timestamp: whether the last token is a timestamp after text: nothing is spoken after
+            it in this window.
     """
 
     segments: tuple[TimedTokens, ...]
     seek_frame: int
     unfinished_from: int | None
+    single_timestamp: bool = False
 
 
 class SegmentBuilder:
@@ -82,11 +85,12 @@ class SegmentBuilder:
     def finish(self) -> WindowEnd:
         """Return what is left and where to go on."""
         whole_window = self._start_frame + self._content_frames
+        single = self._ends_with_single_timestamp()
         if not self._done:
             rest = self._rest()
-            return WindowEnd((rest,) if rest.tokens else (), whole_window, None)
-        if self._ends_with_single_timestamp():
-            return WindowEnd((self._cut(len(self._tokens)),), whole_window, None)
+            return WindowEnd((rest,) if rest.tokens else (), whole_window, None, single)
+        if single:
+            return WindowEnd((self._cut(len(self._tokens)),), whole_window, None, single)
         seek_frame = self._start_frame + FRAMES_PER_TIMESTAMP * self._position(self._done - 1)
         if seek_frame == self._start_frame:  # the reference would hear the same window for ever
             return WindowEnd((self._rest(),), whole_window, None)

@@ -94,9 +94,19 @@ class WhisperTokenizer:
         """Return the tokens of a text. Special tokens written in it stay plain text."""
         return [i for i in self._bpe.encode(text, add_special_tokens=False).ids if self.is_text(i)]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of the text tokens among `ids`, U+FFFD for malformed bytes."""
-        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
+    def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
+        """Return the text of the text tokens among `ids`, U+FFFD for malformed bytes.
+
+        With `special` as openai/whisper's `decode`: special tokens stand as they are written, and
+        only timestamps are left out.
+        """
+        piece = self._written if special else self.token_bytes
+        return b"".join(map(piece, ids)).decode("utf-8", errors="replace")
+
+    def _written(self, token_id: int) -> bytes:
+        if token_id in self._special:
+            return self._texts[token_id].encode()
+        return self.token_bytes(token_id)
 
     def is_text(self, token_id: int) -> bool:
         """Whether the token stands for text: not special, no timestamp, known."""

@@ -17,10 +17,16 @@ Json: TypeAlias = dict[str, Any]
 
 
 class RetractReason(StrEnum):
-    """Why tokens that were streamed are void. Later algorithms add theirs."""
+    """Why tokens that were streamed are void."""
 
     SEEK = "seek"
-    """The window ended in an unfinished segment, which the next window decodes again."""
+    """The next window begins before their end and hears them again, or skips what seems made up."""
+    FALLBACK = "fallback"
+    """The decoding was not good enough; the next attempt at the window follows."""
+    NO_SPEECH = "no_speech"
+    """There is no speech in the window."""
+    COVERAGE = "coverage"
+    """Speech follows the text that stands, and is decoded again from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +46,19 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class LanguageDetected:
-    """The language was not given, and this is what the first window is spoken in."""
+    """The language was not given, and this is what a window is spoken in.
+
+    Attributes:
+        language: its code.
+        probability: among the languages that were possible.
+        window: in which it was detected: the first, or each if that was asked for.
+    """
 
     type: ClassVar[str] = "language"
 
     language: str
     probability: float
+    window: int = 0
 
     def to_dict(self) -> Json:
         """Return the JSON object of the event."""
@@ -110,6 +123,22 @@ class Retract:
 
 
 @dataclass(frozen=True, slots=True)
+class WordTime:
+    """A word and when it is spoken.
+
+    Attributes:
+        word: with the blank before it and its punctuation.
+        start_s, end_s: seconds in the recording.
+        probability: mean of its tokens'.
+    """
+
+    word: str
+    start_s: float
+    end_s: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentEvent:
     """A stretch of text with its times, final.
 
@@ -124,6 +153,9 @@ class SegmentEvent:
         avg_logprob: of its window's tokens, end-of-text included.
         compression_ratio: of its window's text; one that repeats itself has a high one.
         no_speech_prob: of its window; None if the model has no token for it.
+        attempts: decodings that its window took.
+        language: of its window; None if the model has none.
+        words: None if they were not asked for.
     """
 
     type: ClassVar[str] = "segment"
@@ -139,10 +171,16 @@ class SegmentEvent:
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float | None
+    attempts: int = 1
+    language: str | None = None
+    words: tuple[WordTime, ...] | None = None
 
     def to_dict(self) -> Json:
-        """Return the JSON object of the event."""
-        return {"type": self.type} | asdict(self)
+        """Return the JSON object of the event; it has `words` only where they were asked for."""
+        data = {"type": self.type} | asdict(self)
+        if self.words is None:
+            del data["words"]
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +241,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The whole transcript; the last event, and the answer where nothing is streamed."""
+    """The whole transcript; the last event, and the answer where nothing is streamed.
+
+    Attributes:
+        language_probability: of the language that was detected first; None if it was given.
+    """
 
     type: ClassVar[str] = "done"
 
@@ -215,6 +257,7 @@ class Done:
     segments: tuple[SegmentEvent, ...]
     usage: Usage
     timings: Timings
+    language_probability: float | None = None
 
     def to_dict(self) -> Json:
         """Return the JSON object of the event."""
@@ -224,6 +267,7 @@ class Done:
             "model": self.model,
             "text": self.text,
             "language": self.language,
+            "language_probability": self.language_probability,
             "duration_s": self.duration_s,
             "segments": [segment.to_dict() for segment in self.segments],
             "usage": self.usage.to_dict(),

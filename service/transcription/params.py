@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import enum
+from dataclasses import dataclass
 
-from service.decoding.params import NoiseKey, SequenceParams
-from service.errors import InvalidRequest
-from service.text.languages import LANGUAGES, language_code
-
-if TYPE_CHECKING:
-    from service.text.tokenizer import WhisperTokenizer
+from service.decoding.quality import Thresholds
+from service.decoding.words import APPENDED, PREPENDED
 
 TASKS = ("transcribe", "translate")
+LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""openai/whisper's temperatures: the next one is for a window that failed at this one."""
+
+
+class Vad(enum.StrEnum):
+    """Whether voice activity is detected.
+
+    ON: everywhere, before anything is decoded; silence never is.
+    AUTO: where a decoding gives reason to doubt it.
+    """
+
+    OFF = "off"
+    ON = "on"
+    AUTO = "auto"
+
+
+class Chunking(enum.StrEnum):
+    """How windows follow one another.
+
+    SEQUENTIAL: each begins where the text of the one before it ends, and knows that text.
+    PARALLEL: the recording is cut at pauses, and several windows are decoded side by side.
+    """
+
+    SEQUENTIAL = "sequential"
+    PARALLEL = "parallel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +49,7 @@ class ModelFacts:
         begin_suppress_tokens: not sampled first; only whether end-of-text is among them counts,
             and then a window begins with neither that nor a blank, as in the reference.
         max_initial_timestamp_index: the latest first timestamp in steps of 0.02 s, None for none.
+        max_hypotheses: rows that one window may take, which bounds `beam_size` and `best_of`.
     """
 
     name: str
@@ -37,6 +59,7 @@ class ModelFacts:
     suppress_tokens: tuple[int, ...]
     begin_suppress_tokens: tuple[int, ...]
     max_initial_timestamp_index: int | None
+    max_hypotheses: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,109 +69,66 @@ class TranscriptionParams:
     Attributes:
         language: code, English name or alias; None to detect it.
         task: "transcribe", or "translate" into English.
-        temperature: 0 for the most likely token each time, otherwise sampling.
+        temperature: 0 for the most likely token each time, otherwise sampling; several are tried
+            in turn, each where the one before failed.
         seed: of the sampling; the same seed gives the same transcript.
         without_timestamps: decode text only; windows of 30 s follow one another.
         initial_prompt: text that might have come before the first window.
+        languages: codes of which the language is one; () for any.
+        detect_language_per_window: whether each window has a language of its own (code switching).
+        condition_on_previous_text: whether a window is told the text before it; None for yes,
+            unless windows are decoded side by side.
+        carry_initial_prompt: whether the initial prompt stands before every window.
+        hotwords: words to expect, told to every window.
+        clip_timestamps: start, end, start, end ... in seconds of what is transcribed; a last end
+            that is missing is the recording's. () for everything.
+        compression_ratio_threshold, logprob_threshold, no_speech_threshold: see `Thresholds`.
+        beam_size, patience: of the beam search at temperature 0.
+        best_of: candidates at a temperature above 0.
+        length_penalty: by which hypotheses are ranked.
+        word_timestamps: whether segments have words with times.
+        prepend_punctuations, append_punctuations: joined to the next word, to the one before.
+        hallucination_silence_threshold: seconds of silence around what seems made up, from which
+            on it is skipped; None for never.
+        vad: whether voice activity is detected.
+        chunking: how windows follow one another.
     """
 
     language: str | None = None
     task: str = "transcribe"
-    temperature: float = 0.0
+    temperature: float | tuple[float, ...] = LADDER
     seed: int = 0
     without_timestamps: bool = False
     initial_prompt: str | None = None
+    languages: tuple[str, ...] = ()
+    detect_language_per_window: bool = False
+    condition_on_previous_text: bool | None = None
+    carry_initial_prompt: bool = False
+    hotwords: str | None = None
+    clip_timestamps: tuple[float, ...] = ()
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    beam_size: int | None = None
+    patience: float | None = None
+    best_of: int | None = None
+    length_penalty: float | None = None
+    word_timestamps: bool = False
+    prepend_punctuations: str = PREPENDED
+    append_punctuations: str = APPENDED
+    hallucination_silence_threshold: float | None = None
+    vad: Vad = Vad.AUTO
+    chunking: Chunking = Chunking.SEQUENTIAL
 
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures to try, in turn."""
+        given = self.temperature
+        return given if isinstance(given, tuple) else (given,)
 
-def check(params: TranscriptionParams, tokenizer: WhisperTokenizer) -> TranscriptionParams:
-    """Return the params with the language as its code, known to be possible with this model.
-
-    Raises:
-        InvalidRequest: for a language or a task that the model does not have.
-    """
-    if params.task not in TASKS:
-        raise InvalidRequest(
-            f"task is {params.task!r}, possible are: {', '.join(TASKS)}", param="task"
+    @property
+    def thresholds(self) -> Thresholds:
+        """By what a decoding is measured."""
+        return Thresholds(
+            self.compression_ratio_threshold, self.logprob_threshold, self.no_speech_threshold
         )
-    language = None if params.language is None else _known_language(params.language)
-    if tokenizer.is_multilingual:
-        if language is not None and language not in tokenizer.languages:
-            raise InvalidRequest(
-                f"this model has no language {params.language!r}, it has:"
-                f" {', '.join(tokenizer.languages)}",
-                param="language",
-            )
-        return replace(params, language=language)
-    checked = replace(params, language=language or "en")
-    tokenizer.sot_sequence(checked.language, checked.task, not params.without_timestamps)
-    return checked
-
-
-def _known_language(language: str) -> str:
-    code = language_code(language)
-    if code is None:
-        raise InvalidRequest(
-            f"language {language[:40]!r} is not known, possible are: {', '.join(LANGUAGES)}",
-            param="language",
-        )
-    return code
-
-
-class SequencePlan:
-    """Turns checked params into what the engine needs for each window.
-
-    Args:
-        params: as `check` returned them.
-        tokenizer, facts: of the model.
-    """
-
-    def __init__(
-        self, params: TranscriptionParams, tokenizer: WhisperTokenizer, facts: ModelFacts
-    ) -> None:
-        self._params = params
-        self._tokenizer = tokenizer
-        self._facts = facts
-
-    def transcribe(self, language: str | None, window: int) -> SequenceParams:
-        """Return how to decode a window.
-
-        Args:
-            language: a code that the model has; None if it has none.
-            window: its index.
-        """
-        facts, params = self._facts, self._params
-        timestamps = not params.without_timestamps
-        previous = self._previous_text() if window == 0 else ()
-        prompt = previous + self._tokenizer.sot_sequence(language, params.task, timestamps)
-        return SequenceParams(
-            prompt=prompt,
-            sot_index=len(previous),
-            max_tokens=min(facts.n_text_ctx // 2, facts.n_text_ctx - len(prompt)),
-            temperature=params.temperature,
-            noise=NoiseKey(seed=params.seed, window=window),
-            timestamps=timestamps,
-            suppress_blank=self._tokenizer.eot in facts.begin_suppress_tokens,
-            suppress_tokens=facts.suppress_tokens,
-            max_initial_timestamp_index=facts.max_initial_timestamp_index,
-        )
-
-    def _previous_text(self) -> tuple[int, ...]:
-        """Return the initial prompt's tokens, its end if it is long."""
-        if not self._params.initial_prompt or not self._params.initial_prompt.strip():
-            return ()
-        tokens = self._tokenizer.encode(" " + self._params.initial_prompt.strip())
-        longest = self._facts.n_text_ctx // 2 - 1
-        return (self._tokenizer.sot_prev, *tokens[-longest:])
-
-
-def detect_language(tokenizer: WhisperTokenizer, facts: ModelFacts) -> SequenceParams:
-    """Return how to sample the language token: one step in which nothing else is possible."""
-    languages = set(tokenizer.languages.values())
-    return SequenceParams(
-        prompt=(tokenizer.sot,),
-        sot_index=0,
-        max_tokens=1,
-        timestamps=False,
-        suppress_blank=False,
-        suppress_tokens=tuple(i for i in range(facts.n_vocab) if i not in languages),
-    )

@@ -1,17 +1,17 @@
-"""One window's tokens on their way to events. Pure: knows nothing about engines or audio."""
+"""One window's tokens on their way to segments. Pure: knows nothing about engines or audio."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from service.audio.windows import FRAMES_PER_SECOND
-from service.decoding.quality import compression_ratio
+from service.decoding.quality import Quality, compression_ratio
+from service.decoding.words import Word
 from service.engine.types import Finish, TokenStep
 from service.text.detokenizer import StreamingDetokenizer
 from service.text.segments import SegmentBuilder, TimedTokens
-from service.transcription.events import Retract, RetractReason, SegmentEvent, TokenEvent
+from service.transcription.events import TokenEvent
 
 if TYPE_CHECKING:
     from service.audio.windows import Window
@@ -22,20 +22,69 @@ _NO_TOKEN = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """A segment of a window that may still change.
+
+    Attributes:
+        first: index in the window's tokens of its first one.
+        tokens: its tokens, timestamps among them.
+        text: with the blank that it begins with, if it has one.
+        start_s, end_s: seconds in the recording; the end may lie after the audio's.
+        words: with seconds in the recording; None if they were not asked for.
+    """
+
+    first: int
+    tokens: tuple[int, ...]
+    text: str
+    start_s: float
+    end_s: float
+    words: tuple[Word, ...] | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the reference would tell it to the next window: it has text and takes time."""
+        return bool(self.text.strip()) and self.start_s != self.end_s
+
+
+@dataclass(frozen=True, slots=True)
 class WindowResult:
     """What a window came to.
 
     Attributes:
-        seek_frame: where the next window starts.
-        text: of the tokens that stand.
-        retract: the tokens that do not, if any.
-        segments: those with text.
+        seek_frame: where the next window starts; may lie after the window's end.
+        drafts: its segments, those without text too.
+        texts: what each token of the window adds to the text.
+        n_kept: tokens that stand; the rest is void.
+        single_timestamp: whether nothing is spoken after the last timestamp.
+        ends_clip: whether nothing after it is to be heard in this clip.
+        is_silent: whether the window holds no speech, whatever was sampled.
     """
 
     seek_frame: int
-    text: str
-    retract: Retract | None
-    segments: tuple[SegmentEvent, ...]
+    drafts: tuple[Draft, ...]
+    texts: tuple[str, ...]
+    n_kept: int
+    single_timestamp: bool = False
+    ends_clip: bool = False
+    is_silent: bool = False
+
+    @property
+    def text(self) -> str:
+        """The text of the tokens that stand."""
+        return "".join(self.texts[: self.n_kept])
+
+    def said(self) -> list[int]:
+        """Return the tokens that the next window may be told."""
+        return [token for draft in self.drafts if draft.counts for token in draft.tokens]
+
+    def silent(self, seek_frame: int) -> WindowResult:
+        """Return that there is no speech up to `seek_frame`."""
+        return replace(self, seek_frame=seek_frame, drafts=(), n_kept=0, is_silent=True)
+
+    def cut(self, place: int, seek_frame: int) -> WindowResult:
+        """Return what is left without the drafts from `place` on."""
+        n_kept = self.drafts[place].first if place < len(self.drafts) else self.n_kept
+        return replace(self, drafts=self.drafts[:place], n_kept=n_kept, seek_frame=seek_frame)
 
 
 class WindowTranscript:
@@ -47,7 +96,7 @@ class WindowTranscript:
         window: where it lies in the recording.
         tokenizer: of the model.
         first_index: the number of its first token in the transcription.
-        first_segment: the number of its first segment.
+        attempt: the number of this decoding.
         temperature: at which it is decoded.
         timestamps: whether timestamps cut the text and say where to go on. Without, the window is
             one segment, whatever the model says.
@@ -59,15 +108,16 @@ class WindowTranscript:
         tokenizer: WhisperTokenizer,
         *,
         first_index: int,
-        first_segment: int,
-        temperature: float,
+        attempt: int = 0,
+        temperature: float = 0.0,
         timestamps: bool = True,
     ) -> None:
-        self._window = window
+        self.window = window
+        self.first_index = first_index
+        self.attempt = attempt
+        self.temperature = temperature
+        self.n_steps = 0
         self._tokenizer = tokenizer
-        self._first_index = first_index
-        self._first_segment = first_segment
-        self._temperature = temperature
         self._detokenizer = StreamingDetokenizer(tokenizer)
         self._builder = SegmentBuilder(
             tokenizer.timestamp_begin if timestamps else _NO_TOKEN,
@@ -75,16 +125,20 @@ class WindowTranscript:
             content_frames=window.content_frames,
         )
         self._cut: list[TimedTokens] = []
+        self._tokens: list[int] = []
         self._texts: list[str] = []
         self._sum_logprob = 0.0
         self._no_speech_prob: float | None = None
-        self._compression_ratio = 0.0
-        self.n_steps = 0
 
     @property
     def n_tokens(self) -> int:
         """Tokens so far, end-of-text excepted."""
         return len(self._texts)
+
+    @property
+    def n_characters(self) -> int:
+        """Length of the text so far."""
+        return sum(map(len, self._texts))
 
     def push(self, step: TokenStep) -> TokenEvent | None:
         """Take the next step; return its token, None for end-of-text.
@@ -103,49 +157,46 @@ class WindowTranscript:
         segment = self._builder.push(step.token_id)
         if segment is not None:
             self._cut.append(segment)
+        self._tokens.append(step.token_id)
         self._texts.append(self._detokenizer.push(step.token_id))
         seconds = self._tokenizer.timestamp_s(step.token_id)
         return TokenEvent(
-            index=self._first_index + self.n_tokens - 1,
-            window=self._window.index,
-            attempt=0,
+            index=self.first_index + self.n_tokens - 1,
+            window=self.window.index,
+            attempt=self.attempt,
             token_id=step.token_id,
             text=self._texts[-1],
             logprob=step.logprob,
-            timestamp_s=None if seconds is None else round(self._window.start_s + seconds, 2),
+            timestamp_s=None if seconds is None else round(self.window.start_s + seconds, 2),
             no_speech_prob=step.no_speech_prob,
+        )
+
+    def quality(self) -> Quality:
+        """Return the figures of the whole window, after its last step.
+
+        The text that is compressed is the reference's: special tokens stand in it as they are
+        written, and half a character as U+FFFD.
+        """
+        text = self._tokenizer.decode(self._tokens, special=True).strip()
+        return Quality(
+            avg_logprob=self._sum_logprob / (self.n_tokens + 1),
+            compression_ratio=compression_ratio(text),
+            no_speech_prob=self._no_speech_prob,
         )
 
     def finish(self) -> WindowResult:
         """Return what the window came to, after its last step."""
         end = self._builder.finish()
-        retract = None
-        kept = self.n_tokens
-        if end.unfinished_from is not None and end.unfinished_from < self.n_tokens:
-            kept = end.unfinished_from
-            first = self._first_index + kept
-            retract = Retract(self._window.index, first, RetractReason.SEEK)
-        self._compression_ratio = compression_ratio("".join(self._texts).strip())
-        segments: list[SegmentEvent] = []
-        for timed in (*self._cut, *end.segments):
-            text = "".join(self._texts[timed.first : timed.first + len(timed.tokens)])
-            if text.strip():
-                segments.append(self._segment(timed, text, self._first_segment + len(segments)))
-        seek = min(end.seek_frame, self._window.end_frame)  # a timestamp may lie after the audio
-        return WindowResult(seek, "".join(self._texts[:kept]), retract, tuple(segments))
-
-    def _segment(self, timed: TimedTokens, text: str, number: int) -> SegmentEvent:
-        end_s = round(self._window.end_frame / FRAMES_PER_SECOND, 2)
-        return SegmentEvent(
-            id=number,
-            window=self._window.index,
-            seek=self._window.start_frame,
-            start_s=min(timed.start_s, end_s),
-            end_s=min(timed.end_s, end_s),
-            text=text,
-            tokens=timed.tokens,
-            temperature=self._temperature,
-            avg_logprob=self._sum_logprob / (self.n_tokens + 1),
-            compression_ratio=self._compression_ratio,
-            no_speech_prob=self._no_speech_prob,
+        drafts = tuple(self._draft(timed) for timed in (*self._cut, *end.segments))
+        unfinished = end.unfinished_from
+        return WindowResult(
+            seek_frame=end.seek_frame,
+            drafts=drafts,
+            texts=tuple(self._texts),
+            n_kept=self.n_tokens if unfinished is None else unfinished,
+            single_timestamp=end.single_timestamp,
         )
+
+    def _draft(self, timed: TimedTokens) -> Draft:
+        text = "".join(self._texts[timed.first : timed.first + len(timed.tokens)])
+        return Draft(timed.first, timed.tokens, text, timed.start_s, timed.end_s)

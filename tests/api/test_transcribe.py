@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.api.live import MODEL, LiveServer, events_of, noise, standing, wav
+from tests.api.live import MODEL, LiveServer, events_of, noise, standing, until, wav
 
 SHORT = wav(noise(1.5))
 LONG = wav(noise(7.0, seed=3))
@@ -128,6 +128,66 @@ def test_an_initial_prompt_changes_what_is_heard(live: LiveServer) -> None:
         > (plain[-1]["usage"]["input_token_details"]["text_tokens"])
     )
     assert [e["logprob"] for e in standing(plain)] != [e["logprob"] for e in standing(prompted)]
+
+
+def test_a_failed_window_is_decoded_again_and_its_tokens_are_retracted(live: LiveServer) -> None:
+    def counted() -> float:
+        reasons = ("logprob", "repetition")
+        return sum(live.metric("earshot_fallbacks_total", reason=reason) for reason in reasons)
+
+    before = counted()
+    events = live.events(SHORT, language="en", temperature="0,0.5", logprob_threshold="-0.001")
+    n_failed = [e["reason"] for e in events if e["type"] == "retract"].count("fallback")
+    assert n_failed >= 1
+    assert {event["attempt"] for event in events if event["type"] == "token"} == {0, 1}
+    done = events[-1]
+    assert "".join(token["text"] for token in standing(events)).strip() == done["text"]
+    assert [(s["temperature"], s["attempts"]) for s in done["segments"]] == [(0.5, 2)] * len(
+        done["segments"]
+    )
+    until(
+        lambda: counted() == before + n_failed,
+        "what failed is counted",
+    )
+    again = live.events(SHORT, language="en", temperature="0,0.5", logprob_threshold="-0.001")
+    assert [e["logprob"] for e in standing(again)] == [e["logprob"] for e in standing(events)]
+
+
+def test_a_window_is_told_the_text_before_it_unless_that_is_not_wanted(live: LiveServer) -> None:
+    def prompts(**options: object) -> int:
+        done = live.events(LONG, language="en", temperature=0, **options)[-1]
+        return int(done["usage"]["input_token_details"]["text_tokens"])
+
+    assert prompts() > prompts(condition_on_previous_text=False)
+    assert prompts(hotwords="Earshot", condition_on_previous_text=False) == prompts(
+        keywords="Earshot", condition_on_previous_text=False
+    )
+
+
+def test_only_clips_are_heard(live: LiveServer) -> None:
+    done = live.events(LONG, language="en", clip_timestamps="1,2,3.5,4")[-1]
+    assert all(
+        1 <= s["start_s"] <= s["end_s"] <= 2 or 3.5 <= s["start_s"] <= s["end_s"] <= 4
+        for s in done["segments"]
+    )
+    assert done["usage"]["input_token_details"]["audio_tokens"] == 75
+
+
+def test_the_language_is_one_of_those_that_are_possible(live: LiveServer) -> None:
+    for code in ("de", "ja"):
+        assert live.events(SHORT, languages=code)[-1]["language"] == code
+    events = live.events(SHORT, languages="ja,de")
+    (detected,) = [event for event in events if event["type"] == "language"]
+    assert detected["language"] in {"ja", "de"}
+    assert events[-1]["language_probability"] == detected["probability"] >= 0.5
+
+
+def test_each_window_may_have_a_language_of_its_own(live: LiveServer) -> None:
+    events = live.events(LONG, detect_language_per_window=True, without_timestamps=True)
+    detected = [event for event in events if event["type"] == "language"]
+    assert [event["window"] for event in detected] == [0, 1, 2, 3]
+    spoken = {event["window"]: event["language"] for event in detected}
+    assert all(s["language"] == spoken[s["window"]] for s in events[-1]["segments"])
 
 
 @pytest.mark.parametrize("offered", ["abc-123", "trace:7/9"])

@@ -3,20 +3,42 @@ from __future__ import annotations
 import pytest
 
 from service.api.schemas import TranscribeOptions, parse_options
+from service.decoding.quality import Thresholds
 from service.errors import InvalidRequest
+from service.transcription.params import TranscriptionParams
 
 
-def test_the_defaults_stream_greedily() -> None:
+def test_the_defaults_are_the_references_and_stream() -> None:
     options = parse_options([])
-    assert (options.stream, options.temperature, options.seed) == (True, 0.0, 0)
-    assert options.params().language is None
+    assert options.stream
+    assert options.params() == TranscriptionParams()
+    assert options.params().temperatures == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    assert options.params().thresholds == Thresholds(2.4, -1.0, 0.6)
+
+
+def test_lists_have_commas_and_thresholds_can_be_none() -> None:
+    options = parse_options(
+        [
+            ("temperature", "0, 0.5"),
+            ("languages", "en,de"),
+            ("clip_timestamps", "1,2.5"),
+            ("logprob_threshold", "None"),
+            ("no_speech_threshold", "0.3"),
+            ("keywords", "Earshot"),
+        ]
+    )
+    params = options.params()
+    assert params.temperatures == (0.0, 0.5)
+    assert (params.languages, params.clip_timestamps) == (("en", "de"), (1.0, 2.5))
+    assert params.thresholds == Thresholds(2.4, None, 0.3)
+    assert params.hotwords == "Earshot"
 
 
 def test_values_come_as_text() -> None:
     options = parse_options(
         [("temperature", "0.25"), ("seed", "7"), ("stream", "false"), ("language", "de")]
     )
-    assert (options.temperature, options.seed, options.stream) == (0.25, 7, False)
+    assert (options.temperature, options.seed, options.stream) == ((0.25,), 7, False)
     assert options.params().language == "de"
 
 

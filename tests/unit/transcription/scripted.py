@@ -11,7 +11,10 @@ from service.decoding.params import SequenceParams
 from service.engine.types import Move, MoveKind, Sampled, Start, WindowInput
 
 Script = Callable[[WindowInput, SequenceParams], Sequence[int]]
+Figures = Callable[[SequenceParams], tuple[float, float]]
+"""The log-probability of each token, and the probability of silence, of one decoding."""
 LOGPROB = math.log(0.75)
+NO_SPEECH_PROB = 0.125
 
 
 class ScriptedRunner:
@@ -19,12 +22,14 @@ class ScriptedRunner:
 
     encode_batch = 1
 
-    def __init__(self, script: Script, rows: int = 2) -> None:
+    def __init__(self, script: Script, rows: int = 2, figures: Figures | None = None) -> None:
         self.encoded: list[WindowInput] = []
         self.prompts: list[SequenceParams] = []
         self._script = script
         self._slots: list[WindowInput | None] = [None] * rows
         self._left: list[list[int]] = [[] for _ in range(rows)]
+        self._figures = figures or (lambda params: (LOGPROB, NO_SPEECH_PROB))
+        self._said = [(LOGPROB, NO_SPEECH_PROB)] * rows
 
     def on_thread(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext()
@@ -37,6 +42,7 @@ class ScriptedRunner:
             source, target = move.source, move.target
             if move.kind is MoveKind.ROW:
                 self._left[target] = self._left[source]
+                self._said[target] = self._said[source]
             elif move.kind is MoveKind.WINDOW:
                 self._slots[target] = self._slots[source]
             else:
@@ -54,6 +60,7 @@ class ScriptedRunner:
             assert window is not None
             self.prompts.append(start.params)
             self._left[start.row] = list(self._script(window, start.params))
+            self._said[start.row] = self._figures(start.params)
         return [self._draw(start.row) for start in starts]
 
     def decode(self, first: int, n_rows: int) -> list[Sampled]:
@@ -61,4 +68,5 @@ class ScriptedRunner:
 
     def _draw(self, row: int) -> Sampled:
         token = self._left[row].pop(0)
-        return Sampled(token, LOGPROB, failed=token < 0, no_speech_prob=0.125)
+        logprob, no_speech_prob = self._said[row]
+        return Sampled(token, logprob, failed=token < 0, no_speech_prob=no_speech_prob)

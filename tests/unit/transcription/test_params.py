@@ -6,13 +6,9 @@ import pytest
 
 from service.errors import InvalidRequest
 from service.text.tokenizer import WhisperTokenizer
-from service.transcription.params import (
-    ModelFacts,
-    SequencePlan,
-    TranscriptionParams,
-    check,
-    detect_language,
-)
+from service.transcription.checks import check as check_for
+from service.transcription.params import ModelFacts, TranscriptionParams
+from service.transcription.prompts import PreviousText, SequencePlan
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +31,10 @@ def facts(tokenizer: WhisperTokenizer) -> ModelFacts:
         begin_suppress_tokens=(tokenizer.eot,),
         max_initial_timestamp_index=50,
     )
+
+
+def check(params: TranscriptionParams, tokenizer: WhisperTokenizer) -> TranscriptionParams:
+    return check_for(params, tokenizer, facts(tokenizer))
 
 
 @pytest.mark.parametrize("language", ["de", "DE", "German", " german "])
@@ -101,42 +101,127 @@ def test_without_timestamps_is_in_the_prompt(english: WhisperTokenizer) -> None:
     assert not how.timestamps
 
 
-def test_the_initial_prompt_stands_before_the_first_window_only(
-    multilingual: WhisperTokenizer,
-) -> None:
-    params = TranscriptionParams(initial_prompt=" Smith ")
-    plan = SequencePlan(params, multilingual, facts(multilingual))
-    first, second = plan.transcribe("en", window=0), plan.transcribe("en", window=1)
-    previous = (multilingual.sot_prev, *multilingual.encode(" Smith"))
-    assert first.prompt == previous + second.prompt
-    assert first.prompt[first.sot_index] == multilingual.sot
+def previous(tokenizer: WhisperTokenizer, **options: object) -> PreviousText:
+    params = check(TranscriptionParams(**options), tokenizer)  # type: ignore[arg-type]
+    return PreviousText(params, tokenizer, facts(tokenizer))
 
 
-def test_a_long_initial_prompt_keeps_its_end_and_leaves_room(
+def text(tokenizer: WhisperTokenizer, said: PreviousText) -> str:
+    return tokenizer.decode(said.tokens())
+
+
+def test_the_initial_prompt_is_the_text_before_the_first_window(
     multilingual: WhisperTokenizer,
 ) -> None:
-    params = TranscriptionParams(initial_prompt="x" * 1000 + "end")
-    how = SequencePlan(params, multilingual, facts(multilingual)).transcribe("en", window=0)
-    assert how.sot_index == 224
-    assert multilingual.decode(how.prompt[: how.sot_index]).endswith("xend")
-    assert len(how.prompt) + how.max_tokens <= 448
+    said = previous(multilingual, initial_prompt=" Smith ")
+    assert text(multilingual, said) == " Smith"
+    said.add(multilingual.encode(" hi"), temperature=0.0)
+    assert text(multilingual, said) == " Smith hi"
+
+
+def test_without_conditioning_the_first_window_alone_is_told_the_prompt(
+    multilingual: WhisperTokenizer,
+) -> None:
+    said = previous(multilingual, initial_prompt="Smith", condition_on_previous_text=False)
+    assert text(multilingual, said) == " Smith"
+    said.add(multilingual.encode(" hi"), temperature=0.0)
+    assert said.tokens() == ()
+
+
+def test_a_high_temperature_makes_the_text_before_it_forgotten(
+    multilingual: WhisperTokenizer,
+) -> None:
+    said = previous(multilingual)
+    said.add(multilingual.encode(" one"), temperature=0.5)
+    assert text(multilingual, said) == " one"
+    said.add(multilingual.encode(" two"), temperature=0.6)
+    assert said.tokens() == ()
+    said.add(multilingual.encode(" three"), temperature=0.0)
+    assert text(multilingual, said) == " three"
+
+
+def test_a_carried_prompt_and_hot_words_stand_before_every_window(
+    multilingual: WhisperTokenizer,
+) -> None:
+    said = previous(
+        multilingual, initial_prompt="Smith", carry_initial_prompt=True, hotwords=" Earshot "
+    )
+    assert text(multilingual, said) == " Earshot Smith"
+    said.add(multilingual.encode(" hi"), temperature=1.0)
+    assert text(multilingual, said) == " Earshot Smith"
+    said.add(multilingual.encode(" ho"), temperature=0.0)
+    assert text(multilingual, said) == " Earshot Smith ho"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"initial_prompt": "x" * 1000 + "end"},
+        {"initial_prompt": "x" * 1000 + "end", "carry_initial_prompt": True},
+        {"hotwords": "y" * 30, "initial_prompt": "x" * 1000 + "end", "carry_initial_prompt": True},
+        {"hotwords": "y" * 1000, "initial_prompt": "x" * 1000 + "end"},
+    ],
+)
+def test_prompts_longer_than_half_the_decoder_are_cut_and_leave_room(
+    multilingual: WhisperTokenizer, options: dict[str, object]
+) -> None:
+    said = previous(multilingual, **options)
+    said.add(multilingual.encode("z" * 300), temperature=1.0)
+    for _ in range(2):
+        tokens = said.tokens()
+        assert len(tokens) <= 223
+        plan = SequencePlan(TranscriptionParams(), multilingual, facts(multilingual))
+        how = plan.transcribe("en", 0, tokens)
+        assert len(how.prompt) + how.max_tokens <= 448 + 1
+        said.add(multilingual.encode("z" * 300), temperature=0.0)
+    if "hotwords" not in options and "carry_initial_prompt" in options:
+        assert text(multilingual, said).endswith("xend")
+
+
+def test_a_long_initial_prompt_keeps_its_end(multilingual: WhisperTokenizer) -> None:
+    assert text(multilingual, previous(multilingual, initial_prompt="x" * 1000 + "end")) == (
+        "x" * 220 + "end"
+    )
+
+
+def test_what_was_said_stands_before_the_start_of_transcript(
+    multilingual: WhisperTokenizer,
+) -> None:
+    plan = SequencePlan(TranscriptionParams(), multilingual, facts(multilingual))
+    plain, told = plan.transcribe("en", 1), plan.transcribe("en", 1, (5, 6))
+    assert told.prompt == (multilingual.sot_prev, 5, 6, *plain.prompt)
+    assert told.prompt[told.sot_index] == multilingual.sot
 
 
 def test_special_tokens_in_an_initial_prompt_stay_text(multilingual: WhisperTokenizer) -> None:
-    params = TranscriptionParams(initial_prompt="<|endoftext|>")
-    how = SequencePlan(params, multilingual, facts(multilingual)).transcribe("en", window=0)
-    assert multilingual.eot not in how.prompt
+    assert multilingual.eot not in previous(multilingual, initial_prompt="<|endoftext|>").tokens()
 
 
-def test_each_window_has_noise_of_its_own(multilingual: WhisperTokenizer) -> None:
-    params = TranscriptionParams(temperature=0.8, seed=5)
-    plan = SequencePlan(params, multilingual, facts(multilingual))
-    keys = [plan.transcribe("en", window).noise for window in range(3)]
-    assert [(key.seed, key.window) for key in keys] == [(5, 0), (5, 1), (5, 2)]
+def test_each_window_and_attempt_has_noise_of_its_own(multilingual: WhisperTokenizer) -> None:
+    plan = SequencePlan(TranscriptionParams(seed=5), multilingual, facts(multilingual))
+    keys = [
+        plan.transcribe("en", window, temperature=0.8, attempt=attempt).noise
+        for window in range(2)
+        for attempt in range(2)
+    ]
+    assert [(key.seed, key.window, key.attempt) for key in keys] == [
+        (5, 0, 0), (5, 0, 1), (5, 1, 0), (5, 1, 1),
+    ]  # fmt: skip
 
 
-def test_detection_leaves_only_languages(multilingual: WhisperTokenizer) -> None:
-    how = detect_language(multilingual, facts(multilingual))
-    left = set(range(multilingual.n_vocab)) - set(how.suppress_tokens)
-    assert left == set(multilingual.languages.values())
-    assert (how.prompt, how.max_tokens) == ((multilingual.sot,), 1)
+def test_beams_search_at_temperature_0_and_candidates_are_sampled_above(
+    multilingual: WhisperTokenizer,
+) -> None:
+    params = TranscriptionParams(beam_size=5, patience=2.0, best_of=3, length_penalty=0.5)
+    plan = SequencePlan(check(params, multilingual), multilingual, facts(multilingual))
+    cold, warm = (plan.transcribe("en", 0, temperature=t) for t in (0.0, 0.2))
+    assert (cold.beam_size, cold.patience, cold.best_of) == (5, 2.0, None)
+    assert (warm.beam_size, warm.patience, warm.best_of) == (None, None, 3)
+    assert cold.length_penalty == warm.length_penalty == 0.5
+
+
+def test_the_last_token_needs_no_place_in_the_decoder(multilingual: WhisperTokenizer) -> None:
+    plan = SequencePlan(TranscriptionParams(), multilingual, facts(multilingual))
+    how = plan.transcribe("en", 0, (5,) * 223)
+    assert len(how.prompt) == 227
+    assert how.max_tokens == 222

@@ -139,7 +139,7 @@ def test_the_language_is_detected_once_when_it_is_not_given(
     assert [event.language for event in detected] == ["ja"]
     assert detected[0].probability == pytest.approx(0.75)
     assert done_of(events).language == "ja"
-    assert [how.prompt for how in runner.prompts] == [
+    assert [how.prompt[how.sot_index :] for how in runner.prompts] == [
         (tokens.sot,),
         *[(tokens.sot, tokens.languages["ja"], tokens.transcribe)] * 2,
     ]
