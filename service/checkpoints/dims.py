@@ -82,8 +82,9 @@ def dims_from_tensors(
     heads, assumed_heads = _heads(said, known["d_model"])
     assumed = [name for name in _DEFAULTS if name not in known] + assumed_heads
     rounding = {"window_rounding_frames": _said(said, ("window_rounding_frames",)) or 0}
+    values: dict[str, Any] = {**_DEFAULTS, "n_vocab": 1, **known, **heads, **rounding}
     try:
-        config = WhisperConfig(**{**_DEFAULTS, "n_vocab": 1, **known, **heads, **rounding})
+        config = WhisperConfig(**values)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     if "n_vocab" not in known:

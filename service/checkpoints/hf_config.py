@@ -44,6 +44,9 @@ def config_from_json(path: Path, content: Mapping[str, Any]) -> WhisperConfig:
             raise CheckpointError(
                 f"{path}: {field} is {content[field]!r}, only {expected!r} is supported"
             )
+    tied = content.get("tie_word_embeddings", True)
+    if not isinstance(tied, bool):
+        raise CheckpointError(f"{path}: tie_word_embeddings must be true or false, found {tied!r}")
     missing = [field for field in CONFIG_FIELDS.values() if field not in content]
     if missing:
         raise CheckpointError(f"{path}: missing fields: {', '.join(missing)}")
@@ -53,7 +56,7 @@ def config_from_json(path: Path, content: Mapping[str, Any]) -> WhisperConfig:
         if not isinstance(value, int) or isinstance(value, bool):
             raise CheckpointError(f"{path}: {wanted[ours]} must be an integer, found {value!r}")
     try:
-        return WhisperConfig(**dims)
+        return WhisperConfig(**dims, separate_head=not tied)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -120,7 +123,7 @@ def config_to_json(
         **_FIXED,
         "is_encoder_decoder": True,
         "num_hidden_layers": config.n_audio_layer,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": not config.separate_head,
         "window_rounding_frames": config.window_rounding_frames,
     }
     return content | (_end_tokens(tokenizer) if tokenizer else {})

@@ -38,7 +38,7 @@ class ParameterNames:
 
 
 HF_HEAD = "proj_out.weight"
-"""Hugging Face's LM head, which is tied to the token embedding and may stand in the file too."""
+"""Hugging Face's LM head, which may stand in the file even where it is the token embedding."""
 HF_EMBEDDING = "model.decoder.embed_tokens.weight"
 
 _TENSORS = (  # OpenAI's name is ours
@@ -93,6 +93,8 @@ def _generate(config: WhisperConfig) -> Iterator[ParameterNames]:
         yield ParameterNames(ours, (f"model.{hf}",), (ours,))
     for ours, hf in _MODULES:
         yield from _module(ours, f"model.{hf}")
+    if config.separate_head:
+        yield ParameterNames("decoder.head", (HF_HEAD,), (None,))  # OpenAI's files have none
     for half, n_layer in (("encoder", config.n_audio_layer), ("decoder", config.n_text_layer)):
         for layer in range(n_layer):
             yield from _block(half, layer)

@@ -89,8 +89,11 @@ def dims_from_config(path: Path, config: WhisperConfig) -> dict[str, int]:
     """Return OpenAI's dimensions.
 
     Raises:
-        CheckpointError: if the feed-forward is not four times as wide, which they cannot say.
+        CheckpointError: if the feed-forward is not four times as wide, or the head separate, which
+            they cannot say.
     """
+    if config.separate_head:
+        raise CheckpointError(f"{path}: OpenAI's format has no LM head but the token embedding")
     for name in ("n_audio_ffn", "n_text_ffn"):
         if getattr(config, name) != 4 * config.d_model:
             raise CheckpointError(

@@ -1,13 +1,14 @@
-"""A model file to look at, whether or not it can be served. Knows every format; reads no weights.
+"""A model file to look at, whether or not it can be served. Knows every format.
 
 `load_checkpoint` refuses what is incomplete. Here what is missing is None, with the reason beside
-it, and only a file whose bytes make no sense is refused.
+it, and only a file whose bytes make no sense is refused. Of the weights only an LM head is read, to
+see whether it is the token embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from service.checkpoints.load import (
 )
 from service.checkpoints.names import parameter_names
 from service.checkpoints.openai_pt import config_from_dims, is_openai, own_content
+from service.checkpoints.state import has_own_head
 from service.checkpoints.tensors import (
+    RenamedSource,
     SafetensorsSource,
     TensorSource,
     TorchSource,
@@ -147,8 +150,10 @@ def _from_shapes(
             name, kind, source, tensors, names, None, f"{source}: {error.message}",
             tokenizer=tokenizer, tokenizer_problem=tokenizer_problem,
         )  # fmt: skip
+    own_head = has_own_head(RenamedSource(tensors, names))
+    config = replace(dims.config, separate_head=own_head)
     return ModelFile(
-        name, kind, source, tensors, names, dims.config, None, dims.assumed,
+        name, kind, source, tensors, names, config, None, dims.assumed,
         tokenizer=tokenizer, tokenizer_problem=tokenizer_problem,
     )  # fmt: skip
 

@@ -82,7 +82,7 @@ class ModelDescription:
         name, format, source: of the file.
         dims: the fields of `WhisperConfig`, empty if this is no Whisper.
         parameters: part of the model -> numbers in the file; "total" is their sum. The LM head is
-            the token embedding and counted there.
+            counted with the token embedding, which it is unless it has weights of its own.
         nbytes: bytes of all tensors in the file.
         tensors: in the order of the file.
         tokenizer: the vocabulary in short.
@@ -141,8 +141,9 @@ def remarks(model: Opened) -> list[str]:
     return found + list(model.contradictions)
 
 
+_EMBEDDING = "model.decoder.embed_tokens."
 _PARTS = {
-    "model.decoder.embed_tokens.": "token embedding and LM head",
+    _EMBEDDING: "token embedding and LM head",
     "model.encoder.": "encoder",
     "model.decoder.": "decoder",
 }
@@ -150,8 +151,10 @@ _PARTS = {
 
 def _parameters(model: Opened) -> dict[str, int]:
     counts = dict.fromkeys(("encoder", "decoder", "token embedding and LM head"), 0)
+    own_head = model.config is not None and model.config.separate_head
+    parts = _PARTS | ({"proj_out.": _PARTS[_EMBEDDING]} if own_head else {})
     for hf, name in model.names.items():
-        part = next((part for prefix, part in _PARTS.items() if hf.startswith(prefix)), None)
+        part = next((part for prefix, part in parts.items() if hf.startswith(prefix)), None)
         if part is not None:
             counts[part] += math.prod(model.tensors.infos[name].shape)
     return counts | {"total": sum(counts.values())}

@@ -225,7 +225,14 @@ class _Builder:
     def _decoder(self) -> Box:
         c, d = self._c, self._c.d_model
         layers = tuple(self._decoder_layer(i) for i in range(c.n_text_layer))
-        separate = self._op("", "head", "proj_out", parts=("weight",), prefix="")
+        head = self._op(
+            "LM head" if c.separate_head else "LM head, the token embedding transposed",
+            "head",
+            "proj_out",
+            parts=("weight",),
+            prefix="",
+            per_token=2 * d * c.n_vocab,
+        )
         return Box("DECODER", "decoder", framed=True, children=(
             Box("tokens [N, seq_len]", "input"),
             self._op(f"token embedding + positional embedding\n[{c.n_vocab}, {d}] + "
@@ -233,8 +240,7 @@ class _Builder:
                      "decoder.embed_positions", parts=("weight",)),
             Box(f"Decoder Layers x {c.n_text_layer}", "layers", framed=True, children=layers),
             self._op("ln_post", "norm", "decoder.layer_norm"),
-            Box("LM head, the token embedding transposed", "head", weights=separate.weights,
-                flops_per_token=2 * d * c.n_vocab),
+            head if c.separate_head else replace(head, missing=()),
             Box(f"logits [N, seq_len, vocab] = [N, seq_len, {c.n_vocab}]", "output"),
         ))  # fmt: skip
 

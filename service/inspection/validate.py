@@ -140,6 +140,8 @@ def contract(config: WhisperConfig) -> dict[str, tuple[int, ...]]:
         "model.decoder.embed_tokens.weight": (config.n_vocab, d),
         "model.decoder.embed_positions.weight": (config.n_text_ctx, d),
     }
+    if config.separate_head:
+        shapes[_HEAD] = (config.n_vocab, d)
     halves = (
         ("encoder", config.n_audio_layer, config.n_audio_ffn, ("self_attn",)),
         ("decoder", config.n_text_layer, config.n_text_ffn, ("self_attn", "encoder_attn")),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 FRAMES_PER_POSITION = 2
 """conv2 has stride 2: one encoder position is two mel frames, 20 ms of audio."""
 
+_MAY_BE_ZERO = ("window_rounding_frames", "separate_head")
+
 
 @dataclass(frozen=True, slots=True)
 class WhisperConfig:
@@ -17,12 +19,14 @@ class WhisperConfig:
         n_audio_ctx: encoder positions of a full window (1500, that is 30 s).
         d_model: width of encoder and decoder.
         n_audio_head, n_audio_layer, n_audio_ffn: the encoder's heads, depth, feed-forward width.
-        n_vocab: rows of the token embedding, which is also the LM head.
+        n_vocab: rows of the token embedding, and of the LM head.
         n_text_ctx: decoder positions (448).
         n_text_head, n_text_layer, n_text_ffn: the decoder's heads, depth, feed-forward width.
         window_rounding_frames: 0 for a model that was trained on windows padded to 30 s. Otherwise
             the model takes windows of any length, rounded up with silence to a multiple of this
             many mel frames, which is the rounding that it was trained with.
+        separate_head: whether the LM head has weights of its own; it is the token embedding in
+            every released Whisper.
 
     Raises:
         ValueError: if heads do not divide `d_model`, or a dimension is not positive.
@@ -40,11 +44,12 @@ class WhisperConfig:
     n_text_layer: int
     n_text_ffn: int
     window_rounding_frames: int = 0
+    separate_head: bool = False
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            if value < 1 and not (name == "window_rounding_frames" and value == 0):
+            if value < 1 and not (name in _MAY_BE_ZERO and value == 0):
                 raise ValueError(f"{name} must be positive, found {value}")
         for name in ("n_audio_head", "n_text_head"):
             if self.d_model % getattr(self, name):

@@ -150,20 +150,25 @@ class DecoderBlock(nn.Module):
 class TextDecoder(nn.Module):
     """Tokens to logits, given the encoder's output or its cached keys and values."""
 
+    head: nn.Parameter | None
+
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(config.n_vocab, config.d_model)
         self.positional_embedding = nn.Parameter(torch.zeros(config.n_text_ctx, config.d_model))
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.n_text_layer))
         self.ln = nn.LayerNorm(config.d_model)
+        head = torch.zeros(config.n_vocab, config.d_model) if config.separate_head else None
+        self.register_parameter("head", None if head is None else nn.Parameter(head))
         self.row_multiple = ROW_MULTIPLE
 
     def _layers(self) -> list[DecoderBlock]:
         return [cast("DecoderBlock", block) for block in self.blocks]
 
     def logits(self, x: Tensor) -> Tensor:
-        """[... d_model] -> f32[... n_vocab], by the transposed token embedding."""
-        return linear(self.ln(x), self.token_embedding.weight).float()
+        """[... d_model] -> f32[... n_vocab], by the token embedding unless the head is separate."""
+        head = self.token_embedding.weight if self.head is None else self.head
+        return linear(self.ln(x), head).float()
 
     def forward(self, tokens: Tensor, encoder_output: Tensor) -> Tensor:
         """i64[b t], [b k d_model] -> logits f32[b t n_vocab], teacher-forced."""

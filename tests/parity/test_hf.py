@@ -182,3 +182,19 @@ def test_transformers_reads_the_tokenizer_that_we_save(tmp_path: Path) -> None:
         ids = theirs(text, add_special_tokens=False)["input_ids"]
         assert ours.encode(text) == ids
         assert ours.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def test_a_head_of_its_own_is_used_as_transformers_uses_it(tmp_path: Path) -> None:
+    shape = Shape("untied", 80, 120, 64, 4, 2, 4, 2, 2100)
+    config = _their_model(shape).config
+    config.tie_word_embeddings = False
+    torch.manual_seed(0)
+    theirs = transformers.WhisperForConditionalGeneration(config).eval()
+    assert not torch.equal(theirs.proj_out.weight, theirs.model.decoder.embed_tokens.weight)
+    ours = _our_model(theirs, shape, tmp_path)
+    mel, tokens = LogMelSpectrogram(80)(waveforms(shape)), torch.tensor(_prompts(shape))
+    expected = theirs(input_features=mel, decoder_input_ids=tokens).logits
+    assert largest(ours(mel, tokens) - expected) < LOGITS_TOLERANCE
+    head = ours.decoder.head
+    assert head is not None
+    assert torch.equal(head, theirs.proj_out.weight)

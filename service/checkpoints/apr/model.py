@@ -1,12 +1,13 @@
-"""What an `.apr` file says about a Whisper: dimensions, tokens, how to decode. No weights are read.
+"""What an `.apr` file says about a Whisper: dimensions, tokens, how to decode.
 
+Of its weights only an LM head is read, to see whether it is the token embedding.
 It may say too little to be served, and still be looked at: what is missing is None or named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from service.checkpoints.apr.vocabulary import embedded_tokenizer
 from service.checkpoints.checkpoint import CheckpointFormat, GenerationConfig
 from service.checkpoints.dims import Dims, dims_from_tensors
 from service.checkpoints.hf_config import generation_from_json
+from service.checkpoints.state import has_own_head
 from service.checkpoints.tensors import RenamedSource
 from service.errors import CheckpointError
 from service.model.config import WhisperConfig
@@ -126,4 +128,6 @@ def open_apr(path: Path) -> AprModel:
         dims = dims_from_tensors(infos, source.metadata, rows)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error.message}") from error
+    own_head = has_own_head(RenamedSource(source, names))
+    dims = replace(dims, config=replace(dims.config, separate_head=own_head))
     return AprModel(source, names, dims)

@@ -26,14 +26,16 @@ _PREFIX = "model."
 def hf_names(path: Path, names: Iterable[str], version: int) -> dict[str, str]:
     """Return Hugging Face's name -> the file's, without the pseudo-tensors `__...__`.
 
+    The first layout's LM head is always the token embedding; its reader passes over another.
+
     Raises:
         CheckpointError: if two tensors of the file are the same one of Whisper.
     """
     found: dict[str, str] = {}
     for name in names:
-        if name.startswith("__"):
-            continue
         hf = _hf_name(name, version)
+        if name.startswith("__") or (version == 1 and hf == HF_HEAD):
+            continue
         if hf in found:
             raise CheckpointError(f"{path}: {found[hf]} and {name} are the same tensor")
         found[hf] = name

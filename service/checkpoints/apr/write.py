@@ -25,7 +25,13 @@ from service.checkpoints.apr.sections import write_filters
 from service.checkpoints.apr.vocabulary import to_metadata, to_section
 from service.checkpoints.checkpoint import Checkpoint
 from service.checkpoints.hf_config import generation_to_json
-from service.checkpoints.names import Naming, parameter_names, parameter_shapes
+from service.checkpoints.names import (
+    HF_EMBEDDING,
+    HF_HEAD,
+    Naming,
+    parameter_names,
+    parameter_shapes,
+)
 from service.checkpoints.openai_pt import released_size
 from service.checkpoints.state import parts_of
 from service.errors import CheckpointError
@@ -33,7 +39,6 @@ from service.errors import CheckpointError
 Progress = Callable[[int], None]
 """Called with the numbers that were written since the last call."""
 
-_EMBEDDING = "model.decoder.embed_tokens.weight"
 _SMALLEST_QUANTISED = 256
 _QUANTISED = {"q8": e.Q8, "q4": e.Q4}
 QUANTIZATIONS = {1: ("int8",), 2: ("f16", "q8", "q4")}
@@ -137,6 +142,8 @@ def _write_v1(
     out: _Summed, checkpoint: Checkpoint, quantize: str | None, progress: Progress
 ) -> None:
     c = checkpoint.config
+    if c.separate_head:
+        raise CheckpointError("layout 1 of .apr has no LM head but the token embedding")
     encoding = e.INT8 if quantize else e.F32
     planned = _planned(checkpoint, lambda *_: encoding, 1)
     if len(planned) > 0xFFFF:
@@ -214,14 +221,15 @@ def _write_v2(
 def _quantised(name: str, shape: tuple[int, ...], quantize: str) -> e.Encoding:
     """Matrices of layers shrink; vectors, convolutions and positions are few and stay float32.
 
-    The token embedding is most of a small model, and the head of every one: never less than 8 bits.
+    The token embedding is most of a small model, and the head of nearly every one: never less than
+    8 bits.
     """
     if quantize == "f16":
         return e.F16 if len(shape) > 1 else e.F32
     n = shape[0] * (shape[1] if len(shape) > 1 else 1)
     if len(shape) != 2 or n < _SMALLEST_QUANTISED or "embed_positions" in name:
         return e.F32
-    return e.Q8 if name == _EMBEDDING else _QUANTISED[quantize]
+    return e.Q8 if name in (HF_EMBEDDING, HF_HEAD) else _QUANTISED[quantize]
 
 
 def _v2_header(n_tensors: int, n_metadata: int, n_index: int, quantize: str | None) -> bytes:
@@ -275,7 +283,7 @@ def _v2_metadata(
         "audio_frontend": "mel_filterbank",
         "positional_encoding": "sinusoidal",
         "model_family": "whisper",
-        "tied_embeddings": True,
+        "tied_embeddings": not c.separate_head,
         **to_metadata(checkpoint.tokenizer),
         **_own_fields(checkpoint),
     }

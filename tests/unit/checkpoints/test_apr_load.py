@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,37 @@ def test_names_that_the_first_layout_cuts_are_completed(
     assert torch.equal(found.state[name], model.state_dict()[name])
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_a_separate_output_projection_must_be_the_token_embedding(
-    tmp_path: Path, model: WhisperModel, tokenizer: WhisperTokenizer, same: bool
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_an_output_projection_is_the_token_embedding_or_one_of_its_own(
+    tmp_path: Path, model: WhisperModel, tokenizer: WhisperTokenizer, prefix: str
+) -> None:
+    v2 = v2_of(model, tokenizer, prefix=prefix)
+    head = tensors_of(model)["decoder.embed_tokens.weight"]
+    v2.tensors["proj_out.weight"] = (tuple(head.shape), 0, head.numpy().tobytes())
+    assert _load(tmp_path, v2.build()).config == model.config
+    other = 2 * head
+    v2.tensors["proj_out.weight"] = (tuple(head.shape), 0, other.numpy().tobytes())
+    found = _load(tmp_path, v2.build())
+    assert found.config == replace(model.config, separate_head=True)
+    mel, tokens = torch.randn(1, 80, 100), torch.tensor([[3, 1, 4]])
+    assert torch.allclose(build_model(found)(mel, tokens), 2 * model(mel, tokens), atol=1e-4)
+
+
+def test_an_output_projection_of_another_shape_is_refused(
+    tmp_path: Path, model: WhisperModel, tokenizer: WhisperTokenizer
 ) -> None:
     v2 = v2_of(model, tokenizer)
-    head = tensors_of(model)["decoder.embed_tokens.weight"] + (not same)
-    v2.tensors["proj_out.weight"] = (tuple(head.shape), 0, head.numpy().tobytes())
-    if same:
-        assert _load(tmp_path, v2.build()).config == model.config
-    else:
-        assert "proj_out.weight differs from" in _refusal(tmp_path, v2.build())
+    v2.tensors["proj_out.weight"] = ((3, 24), 0, bytes(3 * 24 * 4))
+    assert "wrong shape: proj_out.weight" in _refusal(tmp_path, v2.build())
+
+
+def test_the_first_layouts_head_is_its_token_embedding_whatever_else_it_holds(
+    tmp_path: Path, model: WhisperModel, tokenizer: WhisperTokenizer
+) -> None:
+    v1 = v1_of(model, tokenizer)
+    head = 2 * tensors_of(model)["decoder.embed_tokens.weight"]
+    v1.tensors = {**v1.tensors, "proj_out.weight": (tuple(head.shape), head.numpy().tobytes())}
+    assert _load(tmp_path, v1.build()).config == model.config
 
 
 def test_the_vocabulary_may_stand_in_the_metadata(

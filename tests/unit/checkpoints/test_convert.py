@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,24 @@ def test_every_format_and_back_keeps_every_bit(
     if target is not Target.APR_V1:  # which has no half precision
         assert {info.dtype for name, info in there.state.tensors.items()} == {dtype}
     _assert_same(_converted(there, tmp_path / "back", Target.HF), source)
+
+
+def test_a_head_of_its_own_goes_where_there_is_room_for_it(tmp_path: Path, folder: Path) -> None:
+    tied = load_checkpoint(folder)
+    config = replace(tied.config, separate_head=True)
+    state = {**tied.state, "decoder.head": torch.randn(config.n_vocab, config.d_model)}
+    save_hf_folder(tmp_path / "hf", state, config, tokenizer=tied.tokenizer)
+    source = load_checkpoint(tmp_path / "hf")
+    assert source.config == config
+    there = _converted(source, tmp_path / "m.apr", Target.APR_V2)
+    _assert_same(there, source)
+    _assert_same(_converted(there, tmp_path / "back", Target.HF), source)
+    small = _converted(source, tmp_path / "q4.apr", Target.APR_V2, "q4")
+    assert small.state.tensors["proj_out.weight"].encoding == "AprQ8"
+    assert small.config == config
+    for target in (Target.APR_V1, Target.OPENAI):
+        with pytest.raises(CheckpointError, match="no LM head but the token embedding"):
+            convert(source, tmp_path / "refused", target)
 
 
 @pytest.mark.parametrize("target", APR_TARGETS)

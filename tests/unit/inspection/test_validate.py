@@ -115,8 +115,9 @@ def test_the_fixtures_are_told_apart(shared: Path) -> None:
         assert _errors(fixtures / f"{name}.apr")[0].startswith("checksum"), name
 
 
-def test_the_contract_is_the_models_own(make_tokenizer: Make) -> None:
-    config = WhisperConfig(128, 40, 16, 2, 3, 20, 300, 32, 4, 2, 24)
+@pytest.mark.parametrize("separate_head", [False, True])
+def test_the_contract_is_the_models_own(separate_head: bool) -> None:
+    config = WhisperConfig(128, 40, 16, 2, 3, 20, 300, 32, 4, 2, 24, separate_head=separate_head)
     with torch.device("meta"):
         state = split_state(WhisperModel(config).state_dict(), config, Naming.HF)
     assert contract(config) == {name: tuple(tensor.shape) for name, tensor in state.items()}
