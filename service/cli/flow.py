@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -46,7 +47,8 @@ def flow_model(
         )
     else:
         plain = ascii_only or not _can_draw()
-        drawing = draw(flow, ASCII if plain else UNICODE)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        drawing = draw(flow, ASCII if plain else UNICODE, width)
         lines = [heading(model), "", *drawing, "", *notes(model)]
         lines += _table(stats) if with_stats else []
         text = "\n".join(lines)

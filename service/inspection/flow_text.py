@@ -6,6 +6,7 @@ shows, so that every border is in one column.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,11 @@ from service.inspection.flow import Box, encodings
 
 _FITS_COLUMNS = 84
 """A label and its figures stand on one line up to this width."""
+_LEAST_COLUMNS = 50
+"""A narrower terminal breaks the lines itself."""
+_ANY_WIDTH = 1 << 20
+_BORDERS = 4
+_INDENT = 2
 _UNITS = ("", "k", "M", "G", "T", "P")
 
 
@@ -32,9 +38,18 @@ UNICODE = Characters("─", "│", ("┌", "┐", "└", "┘"), "▼")
 ASCII = Characters("-", "|", ("+", "+", "+", "+"), "v")
 
 
-def draw(flow: Iterable[Box], characters: Characters = UNICODE) -> list[str]:
-    """Return the lines of a drawing: the boxes one under the other, joined by arrows."""
-    blocks = [_block(folded(box), characters) for box in flow]
+def draw(
+    flow: Iterable[Box], characters: Characters = UNICODE, width: int | None = None
+) -> list[str]:
+    """Return the lines of a drawing: the boxes one under the other, joined by arrows.
+
+    Args:
+        flow: of `build_flow`.
+        characters: what it is made of.
+        width: columns of the terminal, which no line is to exceed; None for as many as it takes.
+    """
+    room = _ANY_WIDTH if width is None else max(width, _LEAST_COLUMNS) - _BORDERS
+    blocks = [_block(folded(box), characters, room) for box in flow]
     inner = max((columns(line) for block in blocks for line in block), default=0)
     lines: list[str] = []
     for i, block in enumerate(blocks):
@@ -78,17 +93,27 @@ def _likeness(box: Box) -> tuple[object, ...]:
     return (label, own, missing, flops, *(_likeness(child) for child in box.children))
 
 
-def _block(box: Box, characters: Characters) -> list[str]:
+def _block(box: Box, characters: Characters, room: int) -> list[str]:
     """Return the lines inside a box's border."""
-    lines = list(_lines(box))
+    lines = [part for line in _lines(box, room) for part in _wrapped(line, room)]
     for child in box.children:
         if isinstance(child, Rest):
             continue
-        inside = _block(child, characters)
+        inside = _block(child, characters, room - _INDENT - (_BORDERS if child.framed else 0))
         if child.framed:
             inside = _framed(inside, max(map(columns, inside)), characters)
-        lines += [f"  {line}" for line in inside]
+        lines += [" " * _INDENT + line for line in inside]
     return lines
+
+
+def _wrapped(line: str, room: int) -> list[str]:
+    """Return a line in pieces that fit; what follows the first is set in."""
+    if columns(line) <= room:
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(
+        line, room, subsequent_indent=f"{indent}    ", break_on_hyphens=False, drop_whitespace=True
+    )
 
 
 def _framed(block: list[str], inner: int, characters: Characters) -> list[str]:
@@ -99,11 +124,12 @@ def _framed(block: list[str], inner: int, characters: Characters) -> list[str]:
     return [f"{top_left}{rule}{top_right}", *body, f"{bottom_left}{rule}{bottom_right}"]
 
 
-def _lines(box: Box) -> Iterator[str]:
+def _lines(box: Box, room: int) -> Iterator[str]:
     """Yield a box's label and figures, on one line if they fit."""
     label, *rest = box.label.split("\n")
+    fits = min(room, _FITS_COLUMNS)
     numbers = ", ".join(figures(box))
-    if numbers and not rest and columns(label) + 2 + columns(numbers) <= _FITS_COLUMNS:
+    if numbers and not rest and columns(label) + 2 + columns(numbers) <= fits:
         yield f"{label}  {numbers}"
     else:
         yield label

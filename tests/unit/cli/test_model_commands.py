@@ -81,6 +81,40 @@ def test_tensors_of_an_apr_file_are_dequantised_for_their_figures(
     assert found["size_bytes"] == 4 + 64 * 16
 
 
+_INSPECT = ["name", "format", "source", "dims", "parameters", "nbytes", "tensors", "tokenizer",
+            "metadata", "filterbank", "checksums", "remarks"]  # fmt: skip
+_FLOW = ["file", "format", "architecture", "component", "total_tensors", "encoder_layers",
+         "decoder_layers", "assumed", "flow", "weights"]  # fmt: skip
+_KEYS = {
+    "inspect": _INSPECT,
+    "tensors": ["file", "format", "tensor_count", "total_size_bytes", "tensors"],
+    "validate": ["file", "format", "valid", "tensors_checked", "findings"],
+    "flow": _FLOW,
+}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "openai", "apr-v1", "apr-v2", "safetensors alone"])
+def test_every_command_reads_every_format(tmp_path: Path, model: Path, kind: str) -> None:
+    path = model
+    if kind == "safetensors alone":
+        path = model / "model.safetensors"
+    elif kind != "safetensors":
+        path = tmp_path / "made"
+        assert _run("convert", model, path, "--format", kind).exit_code == 0
+    for command, keys in _KEYS.items():
+        result = _run(command, path, "--json")
+        assert result.exit_code == 0, result.stderr
+        content = json.loads(result.stdout)
+        assert list(content) == keys
+        assert content["format"] == kind.split(maxsplit=1)[0]
+        assert content["source" if command == "inspect" else "file"] == str(path)
+    assert content["encoder_layers"] == 1
+    flows = {box["component"]: box for box in content["flow"]}
+    whole = json.loads(_run("flow", model, "--json").stdout)["flow"]
+    assert [box["parameters"] for box in content["flow"]] == [box["parameters"] for box in whole]
+    assert flows["encoder"]["flops_per_window"] == whole[2]["flops_per_window"] > 0
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_people_and_machines_get_the_same(model: Path, command: str) -> None:
     for arguments in ((), ("--json",)):

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from wcwidth import wcswidth
 
 from service.checkpoints import save_hf_folder
@@ -95,6 +97,40 @@ def test_borders_stand_in_one_column(model: ModelFile, characters: Any, layer: s
         assert line[0] in (characters.vertical, *characters.corners)
         assert line[-1] in (characters.vertical, *characters.corners)
     assert "\n".join(lines).isascii() == (characters is ASCII)
+
+
+@pytest.mark.parametrize("characters", [UNICODE, ASCII])
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_a_drawing_fits_the_terminal(model: ModelFile, characters: Any, width: int) -> None:
+    flow = build_flow(model)
+    lines = draw(flow, characters, width)
+    boxed = [line for line in lines if not line.startswith(" ")]
+    assert max(map(wcswidth, lines)) <= width
+    assert len({wcswidth(line) for line in boxed}) == 1
+    words = re.findall(r"\w+", "\n".join(draw(flow, characters)))
+    assert sorted(re.findall(r"\w+", "\n".join(lines))) == sorted(words)
+
+
+def test_flops_are_those_that_torch_counts(model: ModelFile) -> None:
+    assert model.config is not None
+    c, whisper = model.config, WhisperModel(model.config).requires_grad_(False).eval()
+
+    def counted(run: Callable[[], object]) -> int:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run()
+        return int(counter.get_total_flops())
+
+    _, mel, encoder, _, decoder, _ = build_flow(model)
+    window = torch.zeros(1, c.n_mels, c.max_frames)
+    assert counted(lambda: whisper.encoder(window)) == encoder.total("flops_per_window")
+    encoded = torch.zeros(1, c.n_audio_ctx, c.d_model)
+    for_window = decoder.total("flops_per_window")
+    assert counted(lambda: whisper.decoder.cross_kv(encoded)) == for_window
+    tokens = torch.zeros(1, c.n_text_ctx, dtype=torch.long)  # each sees as many as the last one
+    for_tokens = c.n_text_ctx * decoder.total("flops_per_token")
+    assert counted(lambda: whisper.decoder(tokens, encoded)) == for_tokens + for_window
+    filters, power = torch.zeros(c.n_mels, 201), torch.zeros(201, c.max_frames)
+    assert counted(lambda: filters @ power) == mel.total("flops_per_window")
 
 
 def _find(flow: tuple[Box, ...], start: str) -> Box:
