@@ -17,6 +17,7 @@ from service.api import errors, pulse
 from service.api.auth import require_key
 from service.api.deps import Services
 from service.api.middleware import RequestScope
+from service.api.openapi_errors import EVERYWHERE, without_422
 from service.api.routes import models, openai, ops, transcribe
 
 
@@ -42,6 +43,7 @@ def create_app(services: Services) -> FastAPI:
         summary="Speech to text: audio in, tokens out while they are decoded",
         version=services.config.version,
         lifespan=lifespan,
+        responses=EVERYWHERE,
         redirect_slashes=False,
     )
     app.state.services = services
@@ -49,6 +51,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(family.router, dependencies=[Depends(require_key)])
     app.include_router(ops.router)  # probes and metrics are open
     errors.install(app)
+    without_422(app)
     if services.config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

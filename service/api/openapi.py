@@ -5,29 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from service.api.deadline import HEADER
+from service.api.form_schema import sse_schema
+from service.api.openapi_errors import UPLOADS
 from service.api.schemas import TranscribeOptions
 
-_ERROR = {
-    "description": "the error",
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "error": {
-                        "type": "object",
-                        "properties": {
-                            "message": {"type": "string"},
-                            "type": {"type": "string"},
-                            "param": {"type": ["string", "null"]},
-                            "code": {"type": ["string", "null"]},
-                        },
-                    }
-                },
-            }
-        }
-    },
-}
 _EVENTS = """Each event is `event: NAME` and one line of JSON `data` with `type` = NAME:
 
 - `started` {id, model, duration_s}
@@ -42,7 +23,7 @@ _EVENTS = """Each event is `event: NAME` and one line of JSON `data` with `type`
 Lines that begin with a colon are comments that keep the connection alive."""
 
 
-_TIMEOUT = {
+TIMEOUT = {
     "name": HEADER,
     "in": "header",
     "required": False,
@@ -66,7 +47,7 @@ def _parameters() -> list[dict[str, Any]]:
         }
         for name, schema in _options_schema().items()
     ]
-    return [*options, _TIMEOUT]
+    return [*options, TIMEOUT]
 
 
 def _request_body() -> dict[str, Any]:
@@ -89,11 +70,11 @@ TRANSCRIBE: dict[str, Any] = {
         200: {
             "description": "the transcript: events, or with `stream=false` the `done` object",
             "content": {
-                "text/event-stream": {"schema": {"type": "string", "description": _EVENTS}},
+                "text/event-stream": {"schema": sse_schema(_EVENTS)},
                 "application/json": {"schema": {"type": "object"}},
             },
         },
-        **dict.fromkeys((400, 404, 408, 413, 429, 500, 503, 504), _ERROR),
+        **UPLOADS,
     },
 }
 """Keyword arguments of the route."""

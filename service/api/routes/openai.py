@@ -21,6 +21,7 @@ from service.api.openai_options import (
     parse_transcription,
     parse_translation,
 )
+from service.api.openapi_openai import TRANSCRIPTIONS, TRANSLATIONS
 from service.api.schemas import UNKNOWN
 from service.api.sse import HEADERS
 from service.errors import InvalidRequest
@@ -38,13 +39,23 @@ _MEDIA_TYPES = {
 }
 
 
-@router.post("/v1/audio/transcriptions", summary="Transcribe, as OpenAI does", response_model=None)
+@router.post(
+    "/v1/audio/transcriptions",
+    summary="Transcribe, as OpenAI does",
+    response_model=None,
+    **TRANSCRIPTIONS,
+)
 async def transcriptions(request: Request, services: ServicesDep) -> Response:
     """Transcribe one recording."""
     return await _answer(request, services, parse_transcription, "transcribe")
 
 
-@router.post("/v1/audio/translations", summary="Translate, as OpenAI does", response_model=None)
+@router.post(
+    "/v1/audio/translations",
+    summary="Translate, as OpenAI does",
+    response_model=None,
+    **TRANSLATIONS,
+)
 async def translations(request: Request, services: ServicesDep) -> Response:
     """Translate one recording into English."""
     return await _answer(request, services, parse_translation, "translate")

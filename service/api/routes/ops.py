@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from service.api.deps import Services, get_services
 from service.engine.engine import EngineState
@@ -16,10 +16,32 @@ router = APIRouter(tags=["operations"])
 
 ServicesDep = Annotated[Services, Depends(get_services)]
 _NO_STORE = {"cache-control": "no-store"}
+_STATE: dict[str, Any] = {
+    "description": "the state",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["status", "model", "version", "queue_audio_s"],
+                "properties": {
+                    "status": {"type": "string", "enum": [str(state) for state in EngineState]},
+                    "model": {"type": "string"},
+                    "version": {"type": "string"},
+                    "queue_audio_s": {"type": "number"},
+                },
+            }
+        }
+    },
+}
+_STATES: dict[int | str, dict[str, Any]] = {200: _STATE, 503: _STATE}
 
 
-@router.get("/livez", summary="200 unless the engine is dead: restart the process then")
-@router.get("/health", summary="200 unless the engine is dead; the state is in the body")
+@router.get(
+    "/livez", summary="200 unless the engine is dead: restart the process then", responses=_STATES
+)
+@router.get(
+    "/health", summary="200 unless the engine is dead; the state is in the body", responses=_STATES
+)
 @router.get("/healthz", include_in_schema=False)
 async def health(services: ServicesDep) -> Response:
     """Tell whether the process is alive, and in which state."""
@@ -27,7 +49,7 @@ async def health(services: ServicesDep) -> Response:
     return _answer(services, HTTPStatus.SERVICE_UNAVAILABLE if dead else HTTPStatus.OK)
 
 
-@router.get("/readyz", summary="200 when new work is taken, otherwise 503")
+@router.get("/readyz", summary="200 when new work is taken, otherwise 503", responses=_STATES)
 @router.get("/ping", include_in_schema=False)
 async def readyz(services: ServicesDep) -> Response:
     """Tell whether new work is taken."""
@@ -35,7 +57,7 @@ async def readyz(services: ServicesDep) -> Response:
     return _answer(services, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(services: ServicesDep) -> Response:
     """Return every instrument in Prometheus's text format."""
     return Response(services.metrics.render(), headers={"content-type": CONTENT_TYPE} | _NO_STORE)
