@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from service.transcription.transcriber import Transcription
 
 DIALECT = Dialect(encode_unnamed, trailer=b"data: [DONE]\n\n")
-NO_SPEECH_THRESHOLD = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,9 @@ class TextDone:
 def json_object(done: Done, logprobs: list[Json] | None) -> Json:
     """Return OpenAI's `json` answer."""
     data: Json = {"text": done.text, "usage": done.usage.to_dict()}
-    if done.language is not None:
-        data["languages"] = [{"code": done.language}]
+    heard = [segment.language for segment in done.segments] or [done.language]
+    if codes := [code for code in dict.fromkeys(heard) if code is not None]:
+        data["languages"] = [{"code": code} for code in codes]
     return data if logprobs is None else data | {"logprobs": logprobs}
 
 
@@ -87,10 +87,12 @@ class OpenAITranscript:
         self._task = task
         self._tokenizer = tokenizer
         self._logprobs: list[Json] | None = [] if options.include else None
+        params = transcription.params
         self._final = FinalTokens(
-            one_attempt=options.one_attempt,
-            timestamps=not options.without_timestamps,
-            no_speech_threshold=NO_SPEECH_THRESHOLD,
+            one_attempt=len(params.temperatures) == 1
+            and params.hallucination_silence_threshold is None,
+            timestamps=not params.without_timestamps,
+            no_speech_threshold=params.thresholds.no_speech,
         )
 
     async def events(self) -> AsyncGenerator[TextDelta | TextDone, None]:
@@ -100,11 +102,16 @@ class OpenAITranscript:
             ServiceError: as the transcription.
         """
         text = TrimmedText()
+        told = 0
         async with aclosing(self._transcription.events()) as events:
             async for event in events:
                 tokens = self._final.push(event)
-                logprobs = self._note(tokens)
-                if delta := text.push(token.text for token in tokens):
+                self._note(tokens)
+                delta = text.push(token.text for token in tokens)
+                # Tokens without text, such as parts of a character, are told with the next delta.
+                logprobs = None if self._logprobs is None else self._logprobs[told:]
+                if delta or (logprobs and isinstance(event, Done)):
+                    told += len(logprobs or ())
                     yield TextDelta(delta, logprobs)
                 if isinstance(event, Done):
                     yield TextDone(event, self._task, self._logprobs)
@@ -128,14 +135,11 @@ class OpenAITranscript:
             return verbose(done, self._task, self._options.granularities)
         return json_object(done, logprobs)
 
-    def _note(self, tokens: Iterable[TokenEvent]) -> list[Json] | None:
-        """Keep the log-probabilities of text tokens; return those of these."""
-        if self._logprobs is None:
-            return None
-        new = [
-            logprob(data.decode("utf-8", errors="replace"), data, token.logprob)
-            for token in tokens
-            if (data := self._tokenizer.token_bytes(token.token_id))
-        ]
-        self._logprobs += new
-        return new
+    def _note(self, tokens: Iterable[TokenEvent]) -> None:
+        """Keep the log-probabilities of text tokens, if they are wanted."""
+        if self._logprobs is not None:
+            self._logprobs += [
+                logprob(data.decode("utf-8", errors="replace"), data, token.logprob)
+                for token in tokens
+                if (data := self._tokenizer.token_bytes(token.token_id))
+            ]

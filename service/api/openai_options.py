@@ -20,14 +20,13 @@ from service.transcription.subtitles import CueLayout
 
 ALIASES = {"prompt": "initial_prompt"}
 """OpenAI's name -> the option that it stands for."""
+KEYWORDS = frozenset({"keywords", "keywords[]"})
 JSON_FORMATS = frozenset({Format.JSON, Format.VERBOSE_JSON})
 STREAMED_FORMATS = frozenset({Format.JSON, Format.TEXT, Format.VERBOSE_JSON})
 CUE_FORMATS = frozenset({Format.SRT, Format.VTT})
 CUE_OPTIONS = ("max_line_width", "max_line_count", "max_cue_seconds", "max_gap_seconds")
 _LAYOUT = CueLayout()
 _NOT_POSSIBLE = {
-    "languages": "the languages to choose from cannot be narrowed down, give one as language",
-    "keywords": "words to expect cannot be given but as part of the prompt",
     "chunking_strategy": "recordings are cut where the model's timestamps say, and not otherwise",
     "known_speaker_names": "speakers are not told apart",
     "known_speaker_references": "speakers are not told apart",
@@ -79,18 +78,17 @@ class OpenAIOptions(DecodingOptions):
 
     @property
     def temperatures(self) -> tuple[float, ...]:
-        """The temperatures to try, in turn: those over the first one are for a fallback."""
-        wanted = not self.stream if self.fallback is None else self.fallback
-        if not wanted:
-            return self.temperature[:1]
-        if self.fallback and len(self.temperature) == 1:
-            return self.temperature + tuple(t for t in LADDER if t > self.temperature[0])
-        return self.temperature
+        """The temperatures to try, in turn: those over the first one are for a fallback.
 
-    @property
-    def one_attempt(self) -> bool:
-        """Whether no window is decoded twice."""
-        return len(self.temperatures) == 1
+        OpenAI's 0 alone stands for all of them.
+        """
+        wanted = not self.stream if self.fallback is None else self.fallback
+        lowest = self.temperature[0]
+        if not wanted:
+            return (lowest,)
+        if len(self.temperature) == 1 and (self.fallback or lowest == 0):
+            return (lowest, *(t for t in LADDER if t > lowest))
+        return self.temperature
 
     @property
     def layout(self) -> CueLayout:
@@ -141,9 +139,16 @@ def _checked(kind: type[Kind], pairs: Iterable[tuple[str, str]]) -> Kind:
         name = given.partition("[")[0]
         if name in _NOT_POSSIBLE:
             raise InvalidRequest(f"{name}: {_NOT_POSSIBLE[name]}", param=name)
-    options = parse(kind, pairs, ALIASES)
+    options = parse(kind, _with_keywords_as_one(pairs), ALIASES)
     _check_format(options)
     return options
+
+
+def _with_keywords_as_one(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the pairs with OpenAI's list of keywords as the text that ours is."""
+    keywords = [value for name, value in pairs if name in KEYWORDS]
+    others = [pair for pair in pairs if pair[0] not in KEYWORDS]
+    return [*others, ("keywords", ", ".join(keywords))] if keywords else others
 
 
 def _check_format(options: OpenAIOptions) -> None:

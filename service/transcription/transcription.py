@@ -78,6 +78,11 @@ class Transcription:
         self._segments: list[SegmentEvent] = []
 
     @property
+    def params(self) -> TranscriptionParams:
+        """How it is done, with the model's defaults filled in."""
+        return self._params
+
+    @property
     def duration_s(self) -> float:
         """Seconds of the recording."""
         return self._duration_s

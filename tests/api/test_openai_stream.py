@@ -54,6 +54,13 @@ def test_deltas_add_up_to_the_text(live: LiveServer) -> None:
     ]
 
 
+def test_a_stream_with_fallback_adds_up_too(live: LiveServer) -> None:
+    fields = [("language", "en"), ("fallback", "true")]
+    whole = post(live, *fields, audio=LONG).json()["text"]
+    *deltas, done = events(post(live, *fields, ("stream", "true"), audio=LONG).text)
+    assert "".join(delta["delta"] for delta in deltas) == done["text"] == whole
+
+
 def test_without_timestamps_each_token_is_a_delta(live: LiveServer) -> None:
     own = live.events(SHORT, language="en", without_timestamps=True, temperature=0)
     texts = [token["text"] for token in standing(own) if token["text"].strip()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -58,7 +60,7 @@ def test_every_answer_is_as_described(live: LiveServer, path: str, mode: Generat
             suppress_health_check=list(HealthCheck),
         )
         @given(case=strategy)
-        def ask(case: schemathesis.Case) -> None:
+        def ask(case: schemathesis.Case[Any]) -> None:
             case.call_and_validate(checks=CHECKS, timeout=60)
 
         ask()

@@ -37,7 +37,7 @@ def talk(base_url: str, recording: Path, model: str) -> dict[str, Any]:
     told["path"] = create(model=model, file=recording).text
     told["bytes"] = create(model=model, file=audio).text
     told["tuple"] = create(model=model, file=("a.wav", io.BytesIO(audio), "audio/wav")).text
-    told["own option"] = create(model=model, file=audio, extra_body={"seed": 3}).text
+    told["own option"] = create(model=model, file=audio, extra_body={"seed": 0}).text
     told["verbose"] = _segments(create(model=model, file=audio, response_format="verbose_json"))
     told["translation"] = client.audio.translations.create(model=model, file=audio).text
     told["models"] = [entry.id for entry in client.models.list()]
