@@ -66,6 +66,12 @@ def verbose(done: Done, task: str, granularities: Iterable[str] = ("segment",)) 
     }
     if "segment" in granularities:
         data["segments"] = [openai_segment(segment) for segment in done.segments]
+    if "word" in granularities:
+        data["words"] = [
+            {"word": word.word.strip(), "start": word.start_s, "end": word.end_s}
+            for segment in done.segments
+            for word in segment.words or ()
+        ]
     return data | {"usage": duration_usage(done)}
 
 
@@ -96,8 +102,12 @@ def logprob(text: str, data: bytes, value: float) -> dict[str, Any]:
 
 
 def _timed(done: Done) -> list[list[TimedText]]:
+    """Return the pieces of each segment: its words, or what is estimated where it has none."""
     return [
-        estimate_times(segment.text, segment.start_s, segment.end_s) for segment in done.segments
+        [TimedText(word.word, word.start_s, word.end_s) for word in segment.words]
+        if segment.words
+        else estimate_times(segment.text, segment.start_s, segment.end_s)
+        for segment in done.segments
     ]
 
 

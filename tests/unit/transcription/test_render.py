@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from service.transcription.events import WordTime
 from service.transcription.render import Format, render_text, verbose
 from service.transcription.subtitles import CueLayout
 from tests.unit.transcription.done import done, segment
@@ -64,6 +67,24 @@ def test_verbose_json_has_what_openai_has() -> None:
 def test_a_translation_is_english() -> None:
     data = verbose(DONE, "translate")
     assert (data["task"], data["language"]) == ("translate", "english")
+
+
+def test_words_have_their_own_times_in_json_and_in_cues() -> None:
+    words = (
+        WordTime(" Guten", 0.5, 0.7, 0.9),
+        WordTime(" Tag.", 0.8, 1.25, 0.8),
+        WordTime(" Ja.", 4.0, 4.5, 0.8),
+    )
+    spoken = done(replace(segment(0, 0.0, 5.0, " Guten Tag. Ja."), words=words))
+    data = verbose(spoken, "transcribe", ["word"])
+    assert data["words"] == [
+        {"word": "Guten", "start": 0.5, "end": 0.7},
+        {"word": "Tag.", "start": 0.8, "end": 1.25},
+        {"word": "Ja.", "start": 4.0, "end": 4.5},
+    ]
+    assert render_text(spoken, Format.SRT, LAYOUT) == (
+        "1\n00:00:00,500 --> 00:00:01,250\nGuten Tag.\n\n2\n00:00:04,000 --> 00:00:04,500\nJa.\n\n"
+    )
 
 
 def test_segments_are_there_only_if_they_are_asked_for() -> None:
