@@ -173,12 +173,11 @@ class _Counted(httpx.SyncByteStream):
 def test_comments_on_a_silent_stream_are_no_events(parts: Parts) -> None:
     limits = Limits(api={"keepalive_s": 0.02})
     counter = CommentCounter()
+    transport: Any = httpx.Client(transport=counter)  # its types ask for a fork of httpx
     with (
         gated_server(parts, limits) as (live, gate),
         ThreadPoolExecutor(1) as pool,
-        openai.OpenAI(
-            base_url=f"{live.url}/v1", api_key="k", http_client=httpx.Client(transport=counter)
-        ) as client,
+        openai.OpenAI(base_url=f"{live.url}/v1", api_key="k", http_client=transport) as client,
     ):
         create: Any = client.audio.transcriptions.create
         stream = create(model=MODEL, file=SHORT, language="en", stream=True)
