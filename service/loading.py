@@ -16,6 +16,7 @@ import torch
 from service import __version__
 from service.api.deps import ModelFlow, Serving
 from service.audio.mel import LogMelSpectrogram
+from service.audio.vad import silero
 from service.checkpoints.checkpoint import Checkpoint, build_model
 from service.checkpoints.load import load_checkpoint
 from service.checkpoints.opened import open_model
@@ -126,6 +127,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
             _facts(checkpoint),
             checkpoint.tokenizer,
             LogMelSpectrogram(model.config.n_mels).maximum,
+            silero,
         ),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),

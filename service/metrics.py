@@ -88,6 +88,10 @@ class Metrics:
             "request_failures", "Requests that failed on our side", ("reason",)
         )
         self.audio_seconds = counter("audio_seconds", "Seconds of audio transcribed")
+        self.speech_seconds = counter("speech_seconds", "Seconds of speech that were detected")
+        self.uncovered_seconds = counter(
+            "uncovered_seconds", "Seconds of detected speech that have no text"
+        )
         self.upload_bytes = counter("upload_bytes", "Bytes of audio received")
         self.tokens = counter("tokens", "Decoder tokens", ("kind",))
         self.windows = counter("windows", "Windows decoded", ("outcome",))

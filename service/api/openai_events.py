@@ -15,6 +15,7 @@ from service.api.openai_options import OpenAIOptions
 from service.api.sse import Dialect, encode_unnamed
 from service.transcription.events import Done, Json, TokenEvent
 from service.transcription.final import FinalTokens, TrimmedText
+from service.transcription.params import Vad
 from service.transcription.render import Format, logprob, verbose
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class OpenAITranscript:
         params = transcription.params
         self._final = FinalTokens(
             one_attempt=len(params.temperatures) == 1
-            and params.hallucination_silence_threshold is None,
+            and params.hallucination_silence_threshold is None
+            and params.vad is Vad.OFF,
             timestamps=not params.without_timestamps,
             no_speech_threshold=params.thresholds.no_speech,
         )

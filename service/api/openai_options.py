@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from service.api.schemas import DecodingOptions, parse
 from service.errors import InvalidRequest
-from service.transcription.params import LADDER, TranscriptionParams
+from service.transcription.params import LADDER, TranscriptionParams, Vad
 from service.transcription.render import Format
 from service.transcription.subtitles import CueLayout
 
@@ -74,7 +74,13 @@ class OpenAIOptions(DecodingOptions):
 
     def params(self, task: str = "transcribe") -> TranscriptionParams:
         """Return how to transcribe."""
-        return replace(self.decoding(task), temperature=self.temperatures)
+        return replace(self.decoding(task), temperature=self.temperatures, vad=self.voice_activity)
+
+    @property
+    def voice_activity(self) -> Vad:
+        """Whether voice activity is detected: by default not where text is told as it comes."""
+        asked = "vad" in self.model_fields_set or not self.stream or self.fallback
+        return self.vad if asked else Vad.OFF
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -17,7 +17,8 @@ _EVENTS = """Each event is `event: NAME` and one line of JSON `data` with `type`
 - `retract` {window, from_index, reason}: tokens from that index on are void
 - `segment` {id, window, seek, start_s, end_s, text, tokens, temperature, avg_logprob,
   compression_ratio, no_speech_prob, attempts, language}
-- `done` {id, model, text, language, language_probability, duration_s, segments, usage, timings}
+- `done` {id, model, text, language, language_probability, duration_s, segments,
+  coverage, uncovered, usage, timings}
 - `error` {error: {message, type, param, code}}, the last event where something failed
 
 Lines that begin with a colon are comments that keep the connection alive."""

@@ -141,6 +141,8 @@ def _count_transcription(
     account = transcription.account
     metrics.windows.labels("ok").inc(account.n_windows - account.n_silent)
     metrics.windows.labels("no_speech").inc(account.n_silent)
+    metrics.speech_seconds.inc(account.speech_s)
+    metrics.uncovered_seconds.inc(account.uncovered_s)
     for failure, n_attempts in account.failures.items():
         metrics.fallbacks.labels(failure).inc(n_attempts)
     if first_s is not None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.api.fields import Codes, Temperatures, Text, Threshold, Times
 from service.errors import InvalidRequest
-from service.transcription.params import LADDER, TranscriptionParams
+from service.transcription.params import LADDER, TranscriptionParams, Vad
 
 MAX_SHOWN = 80
 """Characters of a wrong value that an error repeats."""
@@ -60,6 +60,11 @@ class DecodingOptions(BaseModel):
         None, description="tell each window the text before it; by default yes"
     )
     clip_timestamps: Times = ()
+    vad: Vad = Field(
+        Vad.AUTO,
+        description="detect voice activity: `off`, `on` (windows of silence are not decoded), or"
+        " `auto` (where a decoding gives reason to doubt it)",
+    )
 
     def decoding(self, task: str) -> TranscriptionParams:
         """Return what the transcription needs of it.

@@ -6,7 +6,9 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from service.audio.vad import Span
 from service.decoding.quality import Failure
+from service.transcription.coverage import Coverage, total
 from service.transcription.events import Timings, Usage
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Account:
         n_windows: decoded to their end so far.
         n_silent: those among them without speech.
         failures: attempts that did not stand, by cause.
+        speech_s, uncovered_s: seconds of speech that were detected, and those without text.
         first_token_s: from the arrival of the request to its first token; None before that.
     """
 
@@ -38,6 +41,7 @@ class Account:
         self.n_windows = 0
         self.n_silent = 0
         self.failures: Counter[Failure] = Counter()
+        self.speech_s = self.uncovered_s = 0.0
         self.first_token_s: float | None = None
 
     def note_token(self) -> None:
@@ -56,6 +60,11 @@ class Account:
             usage.prompt_tokens + attempts.n_prompt,
             usage.output_tokens + attempts.n_steps,
         )
+
+    def note_speech(self, coverage: Coverage | None, uncovered: list[Span]) -> None:
+        """Note how much speech there was, where it was listened for."""
+        self.speech_s = coverage.speech_s if coverage is not None else 0.0
+        self.uncovered_s = total(uncovered)
 
     def timings(self, queue_s: float | None, duration_s: float) -> Timings:
         """Return where the time went until now, for a recording of `duration_s`."""

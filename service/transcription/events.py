@@ -245,6 +245,9 @@ class Done:
 
     Attributes:
         language_probability: of the language that was detected first; None if it was given.
+        coverage: which part of the speech that was detected has text; None if none was listened
+            for.
+        uncovered: start and end in seconds of the speech that has none.
     """
 
     type: ClassVar[str] = "done"
@@ -258,6 +261,8 @@ class Done:
     usage: Usage
     timings: Timings
     language_probability: float | None = None
+    coverage: float | None = None
+    uncovered: tuple[tuple[float, float], ...] = ()
 
     def to_dict(self) -> Json:
         """Return the JSON object of the event."""
@@ -270,6 +275,8 @@ class Done:
             "language_probability": self.language_probability,
             "duration_s": self.duration_s,
             "segments": [segment.to_dict() for segment in self.segments],
+            "coverage": self.coverage,
+            "uncovered": [list(span) for span in self.uncovered],
             "usage": self.usage.to_dict(),
             "timings": self.timings.to_dict(),
         }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from service.audio.vad import Span, SpeechMap, SpeechModel
 from service.transcription.checks import check
 from service.transcription.params import ModelFacts, TranscriptionParams
 from service.transcription.transcription import Transcription
@@ -33,12 +34,18 @@ class Transcriber:
         facts: what to know about the model.
         tokenizer: of the model.
         log_maximum: log10 of the largest mel power of a recording; called in a worker thread.
+        speech_model: makes the model that detects voice activity; None if there is none.
     """
 
     def __init__(
-        self, facts: ModelFacts, tokenizer: WhisperTokenizer, log_maximum: LogMaximum
+        self,
+        facts: ModelFacts,
+        tokenizer: WhisperTokenizer,
+        log_maximum: LogMaximum,
+        speech_model: Callable[[], SpeechModel] | None = None,
     ) -> None:
         self.facts = facts
+        self.speech_model = speech_model
         self.tokenizer = tokenizer
         self._log_maximum = log_maximum
         self._one_at_a_time = asyncio.Semaphore(1)
@@ -78,3 +85,8 @@ class Transcriber:
         """Return log10 of the largest mel power of the recording, off the event loop."""
         async with self._one_at_a_time:
             return await asyncio.to_thread(self._log_maximum, waveform)
+
+    async def spans(self, speech: SpeechMap, start_s: float, end_s: float) -> list[Span]:
+        """Return where a recording has speech, off the event loop."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(speech.spans, start_s, end_s)

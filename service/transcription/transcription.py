@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.audio.vad import SpeechMap
 from service.audio.windows import FRAMES_PER_SECOND, SeekPlanner, Window, extract, total_frames
 from service.decoding.quality import is_silent
 from service.engine.types import WindowInput
@@ -32,7 +34,8 @@ from service.transcription.events import (
     WordTime,
 )
 from service.transcription.language import detect
-from service.transcription.params import TranscriptionParams
+from service.transcription.listening import Listener
+from service.transcription.params import TranscriptionParams, Vad
 from service.transcription.prompts import PreviousText, SequencePlan
 from service.transcription.window import Draft, WindowResult, WindowTranscript
 
@@ -51,6 +54,7 @@ class Transcription:
     """
 
     _previous: PreviousText
+    _listener: Listener | None
 
     def __init__(
         self,
@@ -135,10 +139,16 @@ class Transcription:
         """
         yield Started(self._id, self._facts.name, self.duration_s)
         self._previous = PreviousText(self._params, self._tokenizer, self._facts)
+        self._listener = self._new_listener()
         planner = SeekPlanner(
             total_frames(len(self._waveform)), self._facts.max_frames, self._clips()
         )
         while (window := planner.next()) is not None:
+            if self._listener is not None:
+                begin = await self._listener.speech_from(window)
+                if begin > window.start_frame:
+                    planner.advance(begin)
+                    continue
             async with self._session.window(await self._input(window)) as lease:
                 if self._detects(window):
                     yield await self._detect(lease, window)
@@ -148,7 +158,7 @@ class Transcription:
                         if isinstance(event, TokenEvent):
                             self.account.note_token()
                         yield event
-                result = self._result(attempts)
+                result = await self._result(attempts)
             self.account.note_window(window, attempts)
             for settled in self._settle(window, attempts, result):
                 yield settled
@@ -206,12 +216,23 @@ class Transcription:
             first_index=self.account.n_tokens,
         )
 
-    def _result(self, attempts: WindowAttempts) -> WindowResult:
+    def _new_listener(self) -> Listener | None:
+        model = self._transcriber.speech_model
+        if model is None or self._params.vad is Vad.OFF:
+            return None
+        speech = SpeechMap(model(), self._waveform)
+        return Listener(self._params, partial(self._transcriber.spans, speech))
+
+    async def _result(self, attempts: WindowAttempts) -> WindowResult:
         """Return what the window came to: nothing, if it is silent."""
+        window = attempts.transcript.window
         result = attempts.transcript.finish()
         if is_silent(attempts.quality, self._params.thresholds):
-            return result.silent(attempts.transcript.window.end_frame)
-        self._previous.add(result.said(), attempts.transcript.temperature)
+            result = result.silent(window.end_frame)
+        if self._listener is not None:
+            result = await self._listener.compare(window, attempts, result)
+        if not result.is_silent:
+            self._previous.add(result.said(), attempts.transcript.temperature)
         return result
 
     def _settle(
@@ -223,8 +244,7 @@ class Transcription:
         settled: list[Retract | SegmentEvent] = []
         if result.n_kept < len(result.texts):
             first = attempts.transcript.first_index + result.n_kept
-            reason = RetractReason.NO_SPEECH if result.is_silent else RetractReason.SEEK
-            settled.append(Retract(window.index, first, reason))
+            settled.append(Retract(window.index, first, _reason(result)))
         for draft in result.drafts:
             if draft.text.strip():
                 segment = self._segment(draft, window, attempts)
@@ -255,6 +275,12 @@ class Transcription:
         )
 
     def _done(self) -> Done:
+        listener = self._listener
+        texts = [(segment.start_s, segment.end_s) for segment in self._segments]
+        listened = listener is not None and listener.has_listened
+        coverage = listener.coverage if listener is not None and listened else None
+        uncovered = coverage.uncovered(texts) if coverage is not None else []
+        self.account.note_speech(coverage, uncovered)
         return Done(
             id=self._id,
             model=self._facts.name,
@@ -265,4 +291,12 @@ class Transcription:
             usage=self.usage,
             timings=self.account.timings(self.queue_s, self.duration_s),
             language_probability=self._language_probability,
+            coverage=None if coverage is None else coverage.share(texts),
+            uncovered=tuple(uncovered),
         )
+
+
+def _reason(result: WindowResult) -> RetractReason:
+    if result.is_silent:
+        return RetractReason.NO_SPEECH
+    return RetractReason.COVERAGE if result.for_coverage else RetractReason.SEEK

@@ -58,6 +58,7 @@ class WindowResult:
         single_timestamp: whether nothing is spoken after the last timestamp.
         ends_clip: whether nothing after it is to be heard in this clip.
         is_silent: whether the window holds no speech, whatever was sampled.
+        for_coverage: whether the next window begins where speech has no text yet.
     """
 
     seek_frame: int
@@ -67,6 +68,7 @@ class WindowResult:
     single_timestamp: bool = False
     ends_clip: bool = False
     is_silent: bool = False
+    for_coverage: bool = False
 
     @property
     def text(self) -> str:

