@@ -12,7 +12,9 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
+from service.api.chunking_strategy import Strategy, with_parts_as_json
 from service.api.schemas import DecodingOptions, parse
+from service.audio.vad import SpeechBounds
 from service.errors import InvalidRequest
 from service.transcription.params import LADDER, TranscriptionParams, Vad
 from service.transcription.render import Format
@@ -27,7 +29,6 @@ CUE_FORMATS = frozenset({Format.SRT, Format.VTT})
 CUE_OPTIONS = ("max_line_width", "max_line_count", "max_cue_seconds", "max_gap_seconds")
 _LAYOUT = CueLayout()
 _NOT_POSSIBLE = {
-    "chunking_strategy": "recordings are cut where the model's timestamps say, and not otherwise",
     "known_speaker_names": "speakers are not told apart",
     "known_speaker_references": "speakers are not told apart",
 }
@@ -53,6 +54,7 @@ class OpenAIOptions(DecodingOptions):
     include: tuple[Literal["logprobs"], ...] = Field(
         (), description="`logprobs` adds the log-probability of each token, with `json` only"
     )
+    chunking_strategy: Strategy | None = Field(None)
     stream: bool = Field(False, description="answer with server-sent events")
     fallback: bool | None = Field(
         None,
@@ -74,11 +76,19 @@ class OpenAIOptions(DecodingOptions):
 
     def params(self, task: str = "transcribe") -> TranscriptionParams:
         """Return how to transcribe."""
-        return replace(self.decoding(task), temperature=self.temperatures, vad=self.voice_activity)
+        strategy = self.chunking_strategy
+        return replace(
+            self.decoding(task),
+            temperature=self.temperatures,
+            vad=self.voice_activity,
+            speech_bounds=SpeechBounds() if strategy is None else strategy.bounds,
+        )
 
     @property
     def voice_activity(self) -> Vad:
         """Whether voice activity is detected: by default not where text is told as it comes."""
+        if self.chunking_strategy is not None:
+            return Vad.ON
         asked = "vad" in self.model_fields_set or not self.stream or self.fallback
         return self.vad if asked else Vad.OFF
 
@@ -145,7 +155,7 @@ def _checked(kind: type[Kind], pairs: Iterable[tuple[str, str]]) -> Kind:
         name = given.partition("[")[0]
         if name in _NOT_POSSIBLE:
             raise InvalidRequest(f"{name}: {_NOT_POSSIBLE[name]}", param=name)
-    options = parse(kind, _with_keywords_as_one(pairs), ALIASES)
+    options = parse(kind, with_parts_as_json(_with_keywords_as_one(pairs)), ALIASES)
     _check_format(options)
     return options
 
@@ -180,6 +190,10 @@ def _check_format(options: OpenAIOptions) -> None:
         raise InvalidRequest(
             f"response_format must be json if include[] is provided, found {str(form)!r}",
             param="include",
+        )
+    if options.chunking_strategy is not None and "vad" in options.model_fields_set:
+        raise InvalidRequest(
+            "vad and chunking_strategy say the same thing: give one of them", param="vad"
         )
     for name in CUE_OPTIONS:
         if name in options.model_fields_set and form not in CUE_FORMATS:

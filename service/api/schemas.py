@@ -159,6 +159,12 @@ def _refusal(
     first = error.errors(include_url=False)[0]
     field = str(first["loc"][0])
     name = sent_as.get(field, field)[:MAX_SHOWN]
+    inner = next((str(part) for part in first["loc"][1:] if isinstance(part, str)), None)
+    if inner is not None:
+        message = str(first["msg"])
+        return InvalidRequest(
+            f"{name}: {inner[:MAX_SHOWN]}: {message[:1].lower()}{message[1:]}", param=name
+        )
     if first["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields)
         return InvalidRequest(

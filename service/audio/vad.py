@@ -6,6 +6,7 @@ The model is small and comes with its package; it hears 32 ms at a time and reme
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,16 +14,29 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000
 CHUNK_SAMPLES = 512
-_BEGINS, _ENDS = 0.5, 0.35
-"""Speech begins at a probability over the first and ends at one under the second."""
+_HYSTERESIS = 0.15
+"""Speech ends at a probability this much lower than the one at which it begins."""
 _LEAD_CHUNKS = 16
 """Heard before a place that is asked for, so that the model knows what it is in."""
 _SHORTEST_S = 0.1
-_PAUSE_S = 0.3
-_PAD_S = 0.1
 
 Span = tuple[float, float]
 """Start and end in seconds of the recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechBounds:
+    """What is speech and what is silence.
+
+    Attributes:
+        threshold: probability of speech from which on it is speech.
+        pad_s: seconds on each side of it that belong to it.
+        pause_s: a shorter pause does not divide it.
+    """
+
+    threshold: float = 0.5
+    pad_s: float = 0.1
+    pause_s: float = 0.3
 
 
 class SpeechModel(Protocol):
@@ -54,10 +68,17 @@ class SpeechMap:
     Args:
         model: fresh.
         waveform: f32[samples], 16 kHz mono.
+        bounds: what is speech.
     """
 
-    def __init__(self, model: SpeechModel, waveform: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        model: SpeechModel,
+        waveform: NDArray[np.float32],
+        bounds: SpeechBounds | None = None,
+    ) -> None:
         self._model = model
+        self._bounds = bounds or SpeechBounds()
         self._waveform = waveform
         self._probabilities = np.zeros(-(-len(waveform) // CHUNK_SAMPLES), np.float32)
         self._heard_to = 0
@@ -66,14 +87,16 @@ class SpeechMap:
     def spans(self, start_s: float, end_s: float) -> list[Span]:
         """Return where there is speech from `start_s` to `end_s`, in order, cut to these.
 
-        Speech shorter than 0.1 s is none, a pause shorter than 0.3 s does not divide it, and 0.1 s
-        on each side belong to it.
+        Speech shorter than 0.1 s is none; the bounds say what pauses and edges are.
         """
         first = max(0, int(start_s * SAMPLE_RATE) // CHUNK_SAMPLES)
         last = min(len(self._probabilities), -(-int(end_s * SAMPLE_RATE) // CHUNK_SAMPLES))
         self._listen(first, last)
-        found = _joined(_raw_spans(self._probabilities[first:last], first))
-        padded = ((s - _PAD_S, e + _PAD_S) for s, e in found if e - s >= _SHORTEST_S)
+        bounds = self._bounds
+        raw = _raw_spans(self._probabilities[first:last], first, bounds.threshold)
+        found = _joined(raw, bounds.pause_s)
+        pad_s = bounds.pad_s
+        padded = ((s - pad_s, e + pad_s) for s, e in found if e - s >= _SHORTEST_S)
         cut = ((max(s, start_s), min(e, end_s)) for s, e in padded)
         return [(round(s, 2), round(e, 2)) for s, e in cut if s < e]
 
@@ -92,24 +115,25 @@ class SpeechMap:
         self._heard_to = max(self._heard_to, last)
 
 
-def _raw_spans(probabilities: NDArray[np.float32], first: int) -> Iterator[Span]:
+def _raw_spans(probabilities: NDArray[np.float32], first: int, threshold: float) -> Iterator[Span]:
     """Yield stretches of speech by two thresholds, in seconds."""
     seconds = CHUNK_SAMPLES / SAMPLE_RATE
+    ends = max(threshold - _HYSTERESIS, 0.01)
     began: int | None = None
     for place, probability in enumerate(probabilities.tolist(), first):
-        if began is None and probability >= _BEGINS:
+        if began is None and probability >= threshold:
             began = place
-        elif began is not None and probability < _ENDS:
+        elif began is not None and probability < ends:
             yield began * seconds, place * seconds
             began = None
     if began is not None:
         yield began * seconds, (first + len(probabilities)) * seconds
 
 
-def _joined(spans: Iterator[Span]) -> list[Span]:
+def _joined(spans: Iterator[Span], pause_s: float) -> list[Span]:
     joined: list[Span] = []
     for start_s, end_s in spans:
-        if joined and start_s - joined[-1][1] < _PAUSE_S:
+        if joined and start_s - joined[-1][1] < pause_s:
             joined[-1] = (joined[-1][0], end_s)
         else:
             joined.append((start_s, end_s))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from service.audio.vad import SpeechBounds
 from service.decoding.quality import Thresholds
 from service.decoding.words import APPENDED, PREPENDED
 
@@ -91,6 +92,7 @@ class TranscriptionParams:
         hallucination_silence_threshold: seconds of silence around what seems made up, from which
             on it is skipped; None for never.
         vad: whether voice activity is detected.
+        speech_bounds: what counts as such.
         chunking: how windows follow one another.
     """
 
@@ -118,6 +120,7 @@ class TranscriptionParams:
     append_punctuations: str = APPENDED
     hallucination_silence_threshold: float | None = None
     vad: Vad = Vad.AUTO
+    speech_bounds: SpeechBounds = field(default_factory=SpeechBounds)
     chunking: Chunking = Chunking.SEQUENTIAL
 
     @property

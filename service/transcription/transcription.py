@@ -220,7 +220,7 @@ class Transcription:
         model = self._transcriber.speech_model
         if model is None or self._params.vad is Vad.OFF:
             return None
-        speech = SpeechMap(model(), self._waveform)
+        speech = SpeechMap(model(), self._waveform, self._params.speech_bounds)
         return Listener(self._params, partial(self._transcriber.spans, speech))
 
     async def _result(self, attempts: WindowAttempts) -> WindowResult:

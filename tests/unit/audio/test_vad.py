@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.audio import wav
-from service.audio.vad import SpeechMap, silero
+from service.audio.vad import SpeechBounds, SpeechMap, silero
 
 Waveform = NDArray[np.float32]
 
@@ -43,6 +43,19 @@ def test_speech_is_found_with_a_margin() -> None:
 def test_short_pauses_join_and_short_noises_are_none() -> None:
     found = SpeechMap(Loud(), loud_at(10, (2, 3), (3.2, 4), (7, 7.03))).spans(0, 10)
     assert np.allclose(found, [(1.9, 4.1)], atol=0.05)
+
+
+def test_bounds_say_what_is_speech_and_how_it_is_divided() -> None:
+    waveform = loud_at(10, (2, 3), (3.2, 4))
+    found = SpeechMap(Loud(), waveform, SpeechBounds(pad_s=0.5, pause_s=0.1)).spans(0, 10)
+    assert np.allclose(found, [(1.5, 3.5), (2.7, 4.5)], atol=0.05)
+
+    class Unsure(Loud):
+        def process_samples(self, samples: Sequence[float]) -> float:
+            return 0.6 * super().process_samples(samples)
+
+    assert SpeechMap(Unsure(), waveform).spans(0, 10)
+    assert not SpeechMap(Unsure(), waveform, SpeechBounds(threshold=0.7)).spans(0, 10)
 
 
 def test_spans_are_cut_to_what_was_asked_for() -> None:
