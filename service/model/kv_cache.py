@@ -5,9 +5,8 @@ Two pools with fixed slots and no paging, because Whisper's contexts are fixed:
 - cross: one slot a window, written once when the window is encoded;
 - self: one row a hypothesis, written token by token.
 
-A step reads rows and slots `[0, B)` as views, without a gather, so the scheduler keeps the running
-rows there: row `r` reads the cross slot `r`. `move_row`, `move_window` and `swap_windows` are how
-it does that.
+A step reads rows and slots as views, without a gather, so the scheduler keeps what runs together
+side by side: a `RowGroup`. `move_rows`, `move_window` and `swap_windows` are how it does that.
 """
 
 from __future__ import annotations
@@ -24,11 +23,35 @@ KEY_MULTIPLE = 32
 
 
 @dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Windows in neighbouring slots, each with `width` hypotheses in neighbouring rows.
+
+    Attributes:
+        row: the first row; there are `n_windows * width`.
+        slot: the first slot; there are `n_windows`.
+        n_windows, width: how many.
+    """
+
+    row: int
+    slot: int
+    n_windows: int
+    width: int = 1
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all its windows."""
+        return self.n_windows * self.width
+
+
+@dataclass(frozen=True, slots=True)
 class CacheView:
     """What one decoder forward over `b` rows with `q` new tokens each reads and writes.
 
-    Shapes: self_kv [l 2 b h k d]; cross_kv [l 2 b h c d]; self_bias f32 [b 1 q k] and cross_bias
-    f32 [b 1 1 c] or None, both 0 or -inf; row_index i64 [b 1] and write_index i64 [b q], the places
+    The rows are `b / n` hypotheses each of `n` windows. In cross-attention those are query
+    positions of their window, so that its keys and values are read once.
+
+    Shapes: self_kv [l 2 b h k d]; cross_kv [l 2 n h c d]; self_bias f32 [b 1 q k] and cross_bias
+    f32 [n 1 1 c] or None, both 0 or -inf; row_index i64 [b 1] and write_index i64 [b q], the places
     of the new keys in self_kv.
     """
 
@@ -93,9 +116,16 @@ class KVCache:
         """Zero a self row, for the same reason."""
         self.self_[:, :, row].zero_()
 
-    def move_row(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` self keys and values of row `source` over row `target`."""
-        self.self_[:, :, target, :, :length] = self.self_[:, :, source, :, :length]
+    def move_rows(self, sources: list[int], targets: list[int], length: int) -> None:
+        """Copy the first `length` self keys and values of each source over its target.
+
+        All are read before the first is written: rows may change places.
+        """
+        if len(sources) == 1:
+            self.self_[:, :, targets[0], :, :length] = self.self_[:, :, sources[0], :, :length]
+            return
+        read = self.self_[:, :, to_device(sources, self.device), :, :length]
+        self.self_[:, :, to_device(targets, self.device), :, :length] = read
 
     def move_window(self, source: int, target: int) -> None:
         """Copy cross slot `source` over slot `target`."""
@@ -112,25 +142,27 @@ class KVCache:
         self.cross[:, :, second, :, :longest] = kept
         lengths[first], lengths[second] = lengths[second], lengths[first]
 
-    def view(self, first: int, positions: list[int], n_query: int) -> CacheView:
-        """Return the view for rows `first ...`, whose next tokens stand at `positions`.
+    def view(self, group: RowGroup, positions: list[int], n_query: int) -> CacheView:
+        """Return the view for the rows of a group, whose next tokens stand at `positions`.
 
         Raises:
-            ValueError: if a row or a position is outside the pools.
+            ValueError: if a row, a slot or a position is outside the pools.
         """
-        n_rows, last = len(positions), max(positions) + n_query
-        if first + n_rows > self.rows or last > self.n_text_ctx:
+        n_rows, last = group.n_rows, max(positions) + n_query
+        rows = slice(group.row, group.row + n_rows)
+        slots = slice(group.slot, group.slot + group.n_windows)
+        inside = rows.stop <= self.rows and slots.stop <= self.windows
+        if not inside or last > self.n_text_ctx or len(positions) != n_rows:
             raise ValueError(
-                f"rows {first}..{first + n_rows} of {self.rows}, positions to {last} "
-                f"of {self.n_text_ctx}"
+                f"{group} with {len(positions)} positions to {last}: there are {self.rows} rows, "
+                f"{self.windows} windows, {self.n_text_ctx} positions"
             )
         n_key = min(-(-last // KEY_MULTIPLE) * KEY_MULTIPLE, self.n_text_ctx)
         start = to_device(positions, self.device)[:, None]  # [b 1]
         write_index = start + torch.arange(n_query, device=self.device)  # [b q]
         keys = torch.arange(n_key, device=self.device)
         self_bias = _bias(keys <= write_index[..., None])  # [b q k]
-        rows = slice(first, first + n_rows)
-        cross_kv, cross_bias = self._cross_view(rows)
+        cross_kv, cross_bias = self._cross_view(slots)
         return CacheView(
             self_kv=self.self_[:, :, rows, :, :n_key],
             cross_kv=cross_kv,
@@ -140,15 +172,19 @@ class KVCache:
             write_index=write_index,
         )
 
-    def _cross_view(self, rows: slice) -> tuple[Tensor, Tensor | None]:
-        lengths = self._cross_lengths[rows]
+    def cross_length(self, slot: int) -> int:
+        """Return the encoder positions that a slot holds."""
+        return self._cross_lengths[slot]
+
+    def _cross_view(self, slots: slice) -> tuple[Tensor, Tensor | None]:
+        lengths = self._cross_lengths[slots]
         longest = -(-max(lengths) // KEY_MULTIPLE) * KEY_MULTIPLE
         n_key = min(longest, self.n_audio_ctx)
-        cross_kv = self.cross[:, :, rows, :, :n_key]
+        cross_kv = self.cross[:, :, slots, :, :n_key]
         if min(lengths) == n_key:
             return cross_kv, None
         keys = torch.arange(n_key, device=self.device)
-        allowed = keys < to_device(lengths, self.device)[:, None]  # [b c]
+        allowed = keys < to_device(lengths, self.device)[:, None]  # [n c]
         return cross_kv, _bias(allowed)[:, None, None]
 
 

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.model import KVCache, WhisperModel
+from service.model import KVCache, RowGroup, WhisperModel
 from service.model.kv_cache import KEY_MULTIPLE
 
 POSITION_MULTIPLE = 4
 """Windows are encoded together only if their positions are a multiple of this: with others, the
 matrix library's split of rows over threads would cut differently (docs/adr/0001)."""
 _N_PROMPT = 4
+_WIDTHS = (2, 5)
+"""Hypotheses of a window that are tried."""
 _BATCHES = (1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 16, 31, 32, 63, 64, 128)
 
 
@@ -127,15 +129,23 @@ def _probe_encoder(model: WhisperModel, cache: KVCache, encode_batch: int) -> tu
 
 
 def _probe_decoder(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
+    """Compare rows alone with rows among others, one and several hypotheses a window."""
+    n_rows, found = _probe_rows(model, cache)
+    n_beams, found_in_beams = _probe_beams(model, cache)
+    return n_rows + n_beams, found + found_in_beams
+
+
+def _probe_rows(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
     """Compare rows alone with rows among others like them, and beside one that is far longer."""
     window = _noise(*cache.cross[:, :, 0].shape, device=cache.device).to(model.dtype)
     short = window[..., : model.config.window_frames(1) // 2, :]
     cache.self_[:] = _noise(*cache.self_[:, :, :1].shape, device=cache.device).to(model.dtype)
-    for slot in range(cache.rows):
+    for slot in range(cache.windows):
         cache.write_cross(slot, short)
     found: list[str] = []
     compared, longest = 0, cache.n_text_ctx - 1
-    batches = sorted({min(n, cache.rows) for n in (*_BATCHES, cache.rows)})
+    most = min(cache.rows, cache.windows)
+    batches = sorted({min(n, most) for n in (*_BATCHES, most)})
     for position in (_N_PROMPT, KEY_MULTIPLE + _N_PROMPT):
         alone = _decode(model, cache, [position])[0]
         for n_rows in batches:
@@ -151,12 +161,43 @@ def _probe_decoder(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]
     return compared, found
 
 
-def _decode(model: WhisperModel, cache: KVCache, positions: list[int]) -> Tensor:
+def _probe_beams(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
+    """Compare a window of several hypotheses alone with the same beside others, narrow and wide.
+
+    What the rows of the cache hold is what `_probe_rows` left there.
+    """
+    compared, found = 0, []
+    for width in _WIDTHS:
+        n_windows = min(cache.windows, cache.rows // width)
+        if not n_windows:
+            continue
+        position = KEY_MULTIPLE + _N_PROMPT
+        alone = _decode(model, cache, [position] * width, [RowGroup(0, 0, 1, width)])
+        company = [RowGroup(0, 0, n_windows, width)]
+        n_narrow = min(cache.windows - n_windows, cache.rows - n_windows * width, 3)
+        if n_narrow:
+            company.insert(0, RowGroup(n_windows * width, n_windows, n_narrow))
+        n_rows = n_narrow + n_windows * width
+        beside = _decode(model, cache, [position] * n_rows, company)[n_narrow:]
+        differing = [n for n, row in enumerate(beside) if not torch.equal(row, alone[n % width])]
+        compared += len(beside)
+        if differing:
+            found.append(f"{n_windows} windows of {width} hypotheses: rows {differing}")
+    return compared, found
+
+
+def _decode(
+    model: WhisperModel,
+    cache: KVCache,
+    positions: list[int],
+    groups: list[RowGroup] | None = None,
+) -> Tensor:
     """Take one step with the same token on every row, and put back the keys it wrote."""
     tokens = torch.ones(len(positions), dtype=torch.int64, device=cache.device)
-    rows = range(len(positions))
+    groups = groups or [RowGroup(0, 0, len(positions))]
+    rows = [group.row + n for group in groups for n in range(group.n_rows)]
     kept = [cache.self_[:, :, row, :, at].clone() for row, at in zip(rows, positions, strict=True)]
-    logits = model.decode(tokens, positions, cache)
+    logits = model.decode(tokens, positions, cache, groups)
     for row, at in zip(rows, positions, strict=True):
         cache.self_[:, :, row, :, at] = kept[row]
     return logits

@@ -10,6 +10,7 @@ and openai/whisper `model.py`. Parity: tests/parity/.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -18,7 +19,8 @@ from torch.nn.functional import gelu, linear, pad
 
 from service.model.attention import CrossAttention, SelfAttention, attend, merge_heads, split_heads
 from service.model.config import WhisperConfig
-from service.model.kv_cache import CacheView, KVCache, to_device
+from service.model.kv_cache import CacheView, KVCache, RowGroup, to_device
+from service.model.watched import WatchedHeads
 
 ROW_MULTIPLE = 4
 """Rows of a decode step's linears are padded to a multiple of this (docs/adr/0001).
@@ -116,35 +118,65 @@ class DecoderBlock(nn.Module):
         out: Tensor = x + self.mlp(self.mlp_ln(x))
         return out
 
-    def decode(self, x: Tensor, layer: int, view: CacheView) -> Tensor:
-        """[n d_model] -> [n d_model], with the first b*q rows attending over the cache.
+    def decode(
+        self,
+        x: Tensor,
+        layer: int,
+        views: Sequence[CacheView],
+        watched: WatchedHeads | None = None,
+    ) -> Tensor:
+        """[n d_model] -> [n d_model]; the rows of the views, one after another, use the cache.
 
-        `n` may be larger than b*q: the rest is padding for the linears, which attends to nothing.
+        `n` may be larger than all their rows: the rest is padding for the linears, which attends
+        to nothing.
         """
-        n_rows, n_query = view.write_index.shape
-        real = n_rows * n_query
+        new = self.attn.qkv(self.attn_ln(x))
+        x = x + self.attn.out(self._over_views(new, layer, views, self._attend_self))
+        query = self.cross_attn.query(self.cross_attn_ln(x))
+        if watched is not None:
+            watched.look(layer, split_heads(_rows(query, views[0]), self.attn.n_head), views[0])
+        x = x + self.cross_attn.out(self._over_views(query, layer, views, self._attend_cross))
+        out: Tensor = x + self.mlp(self.mlp_ln(x))
+        return out
 
-        def padded(context: Tensor) -> Tensor:  # [b h q d] -> [n d_model]
-            flat = merge_heads(context).flatten(0, 1)
-            return pad(flat, (0, 0, 0, x.shape[0] - real))
+    def _over_views(
+        self,
+        x: Tensor,
+        layer: int,
+        views: Sequence[CacheView],
+        attend_one: Callable[[Tensor, int, CacheView], Tensor],
+    ) -> Tensor:
+        """[n c] -> context [n d_model], each view's rows by themselves."""
+        contexts, at = [], 0
+        for view in views:
+            n_new = view.write_index.numel()
+            contexts.append(attend_one(x[at : at + n_new], layer, view))
+            at += n_new
+        context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+        return pad(context, (0, 0, 0, x.shape[0] - at))
 
-        def rows(flat: Tensor) -> Tensor:  # [n c] -> [b q c]
-            return torch.unflatten(flat[:real], 0, (n_rows, n_query))
-
-        n_head = self.attn.n_head
+    def _attend_self(self, new: Tensor, layer: int, view: CacheView) -> Tensor:
+        """Write the new keys and values, and attend: [b*q 3*d_model] -> [b*q d_model]."""
         query, key, value = (
-            split_heads(part, n_head)
-            for part in rows(self.attn.qkv(self.attn_ln(x))).chunk(3, dim=-1)
+            split_heads(part, self.attn.n_head)
+            for part in torch.unflatten(new, 0, view.write_index.shape).chunk(3, dim=-1)
         )
         keys, values = view.self_kv[layer].unbind(0)  # [b h k d]
         keys[view.row_index, :, view.write_index] = key.transpose(1, 2)
         values[view.row_index, :, view.write_index] = value.transpose(1, 2)
-        x = x + self.attn.out(padded(attend(query, keys, values, view.self_bias)))
-        query = split_heads(rows(self.cross_attn.query(self.cross_attn_ln(x))), n_head)
-        keys, values = view.cross_kv[layer].unbind(0)
-        x = x + self.cross_attn.out(padded(attend(query, keys, values, view.cross_bias)))
-        out: Tensor = x + self.mlp(self.mlp_ln(x))
-        return out
+        return merge_heads(attend(query, keys, values, view.self_bias)).flatten(0, 1)
+
+    def _attend_cross(self, query: Tensor, layer: int, view: CacheView) -> Tensor:
+        """[b*q d_model] -> [b*q d_model]; a window's hypotheses are its query positions."""
+        keys, values = view.cross_kv[layer].unbind(0)  # [n h c d]
+        by_window = split_heads(_rows(query, view), self.attn.n_head)
+        return merge_heads(attend(by_window, keys, values, view.cross_bias)).flatten(0, 1)
+
+
+def _rows(x: Tensor, view: CacheView) -> Tensor:
+    """The rows of a view, by window: [b*q ... c] -> [n (b/n)*q c]."""
+    n_windows = view.cross_kv.shape[2]
+    return torch.unflatten(x[: view.write_index.numel()], 0, (n_windows, -1))
 
 
 class TextDecoder(nn.Module):
@@ -185,18 +217,19 @@ class TextDecoder(nn.Module):
         ]
         return torch.stack(layers, dim=1)
 
-    def decode(self, tokens: Tensor, view: CacheView) -> Tensor:
-        """i64[b q] -> hidden states before the LM head [n d_model], `n` = b*q padded.
+    def decode(
+        self, tokens: Tensor, views: Sequence[CacheView], watched: WatchedHeads | None = None
+    ) -> Tensor:
+        """i64[rows of all views] -> hidden states before the LM head [n d_model], rows padded.
 
-        Writes the new keys and values through the view.
+        Writes the new keys and values through the views.
         """
-        real = tokens.numel()
-        padding = -real % self.row_multiple
-        ids = pad(tokens.flatten(), (0, padding))
-        positions = pad(view.write_index.flatten(), (0, padding))
+        padding = -tokens.numel() % self.row_multiple
+        ids = pad(tokens, (0, padding))
+        positions = pad(torch.cat([view.write_index.flatten() for view in views]), (0, padding))
         x: Tensor = self.token_embedding(ids) + self.positional_embedding[positions]
         for layer, block in enumerate(self._layers()):
-            x = block.decode(x, layer, view)
+            x = block.decode(x, layer, views, watched)
         return x
 
 
@@ -234,7 +267,13 @@ class WhisperModel(nn.Module):
         return out
 
     def prefill(
-        self, tokens: list[int], cache: KVCache, row: int, *, logits_at: tuple[int, ...]
+        self,
+        tokens: list[int],
+        cache: KVCache,
+        place: RowGroup,
+        *,
+        logits_at: Sequence[int],
+        watched: WatchedHeads | None = None,
     ) -> Tensor:
         """Decode a prompt on one row from position 0 -> logits f32[len(logits_at) n_vocab].
 
@@ -244,14 +283,32 @@ class WhisperModel(nn.Module):
         """
         length = min(-(-len(tokens) // 32) * 32, cache.n_text_ctx)
         ids = to_device(tokens + [0] * (length - len(tokens)), cache.device)
-        hidden = self.decoder.decode(ids[None], cache.view(row, [0], length))
-        padded = logits_at + logits_at[-1:] * (-len(logits_at) % self.decoder.row_multiple)
-        wanted = torch.stack([hidden[position] for position in padded])
+        hidden = self.decoder.decode(ids, [cache.view(place, [0], length)], watched)
+        at = list(logits_at)
+        at += at[-1:] * (-len(at) % self.decoder.row_multiple)
+        wanted = hidden[to_device(at, cache.device)]
         return self.decoder.logits(wanted)[: len(logits_at)]
 
     def decode(
-        self, tokens: Tensor, positions: list[int], cache: KVCache, *, first: int = 0
+        self,
+        tokens: Tensor,
+        positions: list[int],
+        cache: KVCache,
+        groups: Sequence[RowGroup] | None = None,
     ) -> Tensor:
-        """One token for each of the rows [first, first + b): i64[b] -> logits f32[b n_vocab]."""
-        hidden = self.decoder.decode(tokens[:, None], cache.view(first, positions, 1))
+        """One token for each row: i64[b] -> logits f32[b n_vocab].
+
+        Args:
+            tokens: of the groups' rows, group after group.
+            positions: where they stand.
+            cache: read and written.
+            groups: the rows that run; by default one hypothesis each of the windows `[0, b)`.
+        """
+        if groups is None:
+            groups = [RowGroup(0, 0, len(positions))]
+        views, at = [], 0
+        for group in groups:
+            views.append(cache.view(group, positions[at : at + group.n_rows], 1))
+            at += group.n_rows
+        hidden = self.decoder.decode(tokens, views)
         return self.decoder.logits(hidden)[: tokens.shape[0]]

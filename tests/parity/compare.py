@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.model import KVCache, WhisperModel
+from service.model import KVCache, RowGroup, WhisperModel
 from tests.parity.recipes import MIN_DISTINCT_TOKENS, TIE_MARGIN, Shape, waveform
 
 ENCODER_TOLERANCE = 1e-4
@@ -22,6 +22,16 @@ class Tally:
     """What has been compared so far."""
 
     checkpoints: int = 0
+    tokens: int = 0
+    ties: int = 0
+
+
+@dataclass
+class DecodingTally:
+    """What has been compared of whole decodings so far."""
+
+    checkpoints: int = 0
+    cases: int = 0
     tokens: int = 0
     ties: int = 0
 
@@ -50,7 +60,7 @@ def greedy(
     first = []
     for row, prompt in enumerate(prompts):
         cache.write_cross(row, cross[row])
-        logits = model.prefill(prompt, cache, row, logits_at=(len(prompt) - 1,))
+        logits = model.prefill(prompt, cache, RowGroup(row, row, 1), logits_at=(len(prompt) - 1,))
         first.append(int(logits[0].argmax()))
     steps = [torch.tensor(first)]
     for step in range(n_steps - 1):

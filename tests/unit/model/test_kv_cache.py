@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from service.model import KVCache, WhisperConfig
+from service.model import KVCache, RowGroup, WhisperConfig
 
 CONFIG = WhisperConfig(
     n_mels=80, n_audio_ctx=96, d_model=32, n_audio_head=2, n_audio_layer=1, n_audio_ffn=64,
@@ -20,7 +20,7 @@ def keys(length: int, seed: int = 0) -> torch.Tensor:
 
 def test_rows_of_several_lengths_share_a_padded_key_length() -> None:
     cache = KVCache(CONFIG, 3, 3)
-    view = cache.view(0, [0, 40, 7], 1)
+    view = cache.view(RowGroup(0, 0, 3), [0, 40, 7], 1)
     assert view.self_kv.shape == (2, 2, 3, 2, 64, 16)
     allowed = (view.self_bias == 0).sum(dim=-1).flatten()
     assert allowed.tolist() == [1, 41, 8]
@@ -28,7 +28,7 @@ def test_rows_of_several_lengths_share_a_padded_key_length() -> None:
 
 
 def test_prompt_sees_itself_causally() -> None:
-    view = KVCache(CONFIG, 1, 1).view(0, [0], 3)
+    view = KVCache(CONFIG, 1, 1).view(RowGroup(0, 0, 1), [0], 3)
     assert (view.self_bias[0, 0, :, :4] == 0).tolist() == [
         [True, False, False, False],
         [True, True, False, False],
@@ -40,11 +40,11 @@ def test_short_window_is_masked_beside_a_long_one() -> None:
     cache = KVCache(CONFIG, 2, 2)
     cache.write_cross(0, keys(32))
     cache.write_cross(1, keys(90))
-    view = cache.view(0, [0, 0], 1)
+    view = cache.view(RowGroup(0, 0, 2), [0, 0], 1)
     assert view.cross_kv.shape[-2] == 96
     assert view.cross_bias is not None
     assert (view.cross_bias == 0).sum(dim=-1).flatten().tolist() == [32, 90]
-    assert cache.view(0, [0], 1).cross_bias is None
+    assert cache.view(RowGroup(0, 0, 1), [0], 1).cross_bias is None
 
 
 def test_swapped_and_moved_windows_keep_their_content_and_length() -> None:
@@ -56,13 +56,13 @@ def test_swapped_and_moved_windows_keep_their_content_and_length() -> None:
     assert torch.equal(cache.cross[:, :, 0, :, :64], keys(64, 2))
     for slot in (1, 2):
         assert torch.equal(cache.cross[:, :, slot, :, :32], keys(32, 1))
-        assert cache.view(slot, [0], 1).cross_kv.shape[-2] == 32
+        assert cache.view(RowGroup(0, slot, 1), [0], 1).cross_kv.shape[-2] == 32
 
 
 def test_moved_row_is_copied_as_far_as_it_is_long() -> None:
     cache = KVCache(CONFIG, 2, 2)
     cache.self_[:, :, 1] = 1.0
-    cache.move_row(1, 0, 5)
+    cache.move_rows([1], [0], 5)
     assert cache.self_[:, :, 0, :, :5].eq(1).all()
     assert cache.self_[:, :, 0, :, 5:].eq(0).all()
 
@@ -79,10 +79,39 @@ def test_cleared_places_hold_no_nan() -> None:
     assert cache.self_[:, :, 1].isnan().all()
 
 
-@pytest.mark.parametrize(("first", "positions"), [(0, [64]), (1, [0, 0]), (2, [0])])
-def test_rows_and_positions_outside_the_pools_are_refused(first: int, positions: list[int]) -> None:
+def test_rows_may_change_places() -> None:
+    cache = KVCache(CONFIG, 1, 3)
+    for row in range(3):
+        cache.self_[:, :, row] = float(row)
+    cache.move_rows([1, 2, 0], [0, 1, 2], 7)
+    assert cache.self_[0, 0, :, 0, 6, 0].tolist() == [1, 2, 0]
+    assert cache.self_[0, 0, :, 0, 7, 0].tolist() == [0, 1, 2]
+
+
+def test_hypotheses_of_a_window_share_its_slot() -> None:
+    cache = KVCache(CONFIG, 3, 7)
+    for slot in (1, 2):
+        cache.write_cross(slot, keys(96, slot))
+    view = cache.view(RowGroup(1, 1, 2, width=3), [4, 4, 4, 9, 9, 9], 1)
+    assert view.self_kv.shape[2] == 6
+    assert view.cross_kv.shape[2] == 2
+    assert torch.equal(view.cross_kv[:, :, 1], keys(96, 2))
+
+
+@pytest.mark.parametrize(
+    ("group", "positions"),
+    [
+        (RowGroup(0, 0, 1), [64]),
+        (RowGroup(1, 0, 2), [0, 0]),
+        (RowGroup(0, 1, 2), [0, 0]),
+        (RowGroup(2, 0, 1), [0]),
+        (RowGroup(0, 0, 1, width=3), [0, 0, 0]),
+        (RowGroup(0, 0, 1, width=2), [0]),
+    ],
+)
+def test_places_outside_the_pools_are_refused(group: RowGroup, positions: list[int]) -> None:
     with pytest.raises(ValueError, match="rows"):
-        KVCache(CONFIG, 2, 2).view(first, positions, 1)
+        KVCache(CONFIG, 2, 2).view(group, positions, 1)
 
 
 def test_bytes_are_those_of_both_pools() -> None:

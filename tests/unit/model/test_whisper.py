@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from service.model import KVCache, WhisperConfig, WhisperModel
+from service.model import KVCache, RowGroup, WhisperConfig, WhisperModel
 
 CONFIG = WhisperConfig(
     n_mels=80, n_audio_ctx=64, d_model=32, n_audio_head=2, n_audio_layer=2, n_audio_ffn=64,
@@ -60,10 +60,11 @@ def test_prefill_and_decode_agree_with_the_teacher_forced_forward(
         expected = model.decoder(tokens[None], encoder_output)[0]
         cache = KVCache(CONFIG, 4, 4)
         cache.write_cross(row, model.decoder.cross_kv(encoder_output)[0])
-        first = model.prefill(tokens[:n_prompt].tolist(), cache, row, logits_at=(0, n_prompt - 1))
+        place = RowGroup(row, row, 1)
+        first = model.prefill(tokens[:n_prompt].tolist(), cache, place, logits_at=(0, n_prompt - 1))
         assert torch.allclose(first, expected[[0, n_prompt - 1]], atol=1e-4)
         for position in range(n_prompt, n_prompt + 5):
-            logits = model.decode(tokens[position : position + 1], [position], cache, first=row)
+            logits = model.decode(tokens[position : position + 1], [position], cache, [place])
             assert torch.allclose(logits[0], expected[position], atol=1e-4)
 
 

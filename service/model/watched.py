@@ -1,0 +1,36 @@
+"""What heads of the cross-attention look at. Knows nothing about why somebody wants to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from service.model.kv_cache import CacheView
+
+
+class WatchedHeads:
+    """Collects what some heads of the cross-attention look at, before the softmax.
+
+    Args:
+        heads: (layer, head) pairs.
+
+    Attributes:
+        scores: one f32[n heads q c] a layer that has any, from the lowest layer on.
+    """
+
+    def __init__(self, heads: Sequence[tuple[int, int]]) -> None:
+        self._heads: dict[int, list[int]] = {}
+        for layer, head in sorted(heads):
+            self._heads.setdefault(layer, []).append(head)
+        self.scores: list[Tensor] = []
+
+    def look(self, layer: int, query: Tensor, view: CacheView) -> None:
+        """Note the scores of a layer's heads: query [n h q d]."""
+        heads = self._heads.get(layer)
+        if heads is None:
+            return
+        scaled = query[:, heads] * query.shape[-1] ** -0.5
+        keys = view.cross_kv[layer, 0][:, heads]
+        self.scores.append(torch.matmul(scaled, keys.transpose(-1, -2)).float())
