@@ -18,6 +18,7 @@ class SpecialTokens:
         timestamp_begin: <|0.00|>; every id from here on is a timestamp, 0.02 s apart.
         blank: the ids that may not come first: those of " ".
         n_vocab: width of the logits.
+        languages: those of the languages that the model can tell apart.
     """
 
     eot: int
@@ -27,6 +28,7 @@ class SpecialTokens:
     timestamp_begin: int
     blank: tuple[int, ...]
     n_vocab: int
+    languages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,10 +63,20 @@ class RuleState:
         self._penultimate[row] = True
         self._latest[row] = self.special.timestamp_begin - 1
 
-    def move(self, source: int, target: int) -> None:
-        """Copy the state of row `source` over row `target`."""
+    def move(self, source: int, target: int, n_rows: int = 1) -> None:
+        """Copy the state of the rows from `source` on over those from `target` on."""
+        sources, targets = slice(source, source + n_rows), slice(target, target + n_rows)
         for state in (self._bias, self._timestamps, self._last, self._penultimate, self._latest):
-            state[target] = state[source]
+            state[targets] = state[sources].clone()
+
+    def reorder(self, first: int, sources: Tensor) -> None:
+        """Let rows `first ...` go on from others of them: sources i64[b], counted from `first`.
+
+        Rows change places within a sequence only, whose rules are the same.
+        """
+        rows = slice(first, first + sources.shape[0])
+        for state in (self._last, self._penultimate, self._latest):
+            state[rows] = state[rows][sources]
 
     def filter_first(self, logits: Tensor, row: int, params: SequenceParams) -> Tensor:
         """Apply the rules to the first sampled token of one row: f32[n_vocab] -> f32[n_vocab]."""

@@ -10,12 +10,12 @@ Knows nothing about sequences or requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from service.decoding.beam import rank_beams
 from service.decoding.params import NoiseKey, SequenceParams, SpecialTokens
 from service.decoding.rules import RuleState
 
@@ -54,18 +54,24 @@ def gumbel(bases: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What was drawn for each row.
+    """What was drawn for the rows of one kind, from the row `row` on. `Sampler.commit` notes it.
 
-    Shapes: tokens i64[b]; packed f64[b 3]: the token, its log-probability after the rules at
-    temperature 1, and 1.0 if the row failed (its logits were NaN, or no token was left).
+    Shapes: tokens i64[b]; sources i64[b] and scores f32[b], of beams only: the row within the draw
+    that each goes on from, and its cumulated log-probability. packed f64[n k]: what the host wants
+    to know, `n` is `b` or, of beams, the windows (see `candidates`).
     """
 
+    row: int
     tokens: Tensor
     packed: Tensor
+    sources: Tensor | None = None
+    scores: Tensor | None = None
 
 
 class Sampler:
     """Applies the rules and draws, for rows that decode with different parameters.
+
+    To draw changes nothing; `commit` does. So a step that fails halfway can be taken again.
 
     Args:
         special: the ids that the rules are about.
@@ -78,73 +84,105 @@ class Sampler:
     ) -> None:
         held = rows + REDUCTION_ROWS
         self.rules = RuleState(special, held, device)
+        self._eot = special.eot
         self._ids = torch.arange(special.n_vocab, device=device)
         self._sampled = [False] * held
         self._is_sampled = torch.zeros(held, 1, dtype=torch.bool, device=device)
         self._temperature = torch.ones(held, 1, device=device)
         self._base = torch.zeros(held, dtype=torch.int64, device=device)
         self._position = torch.zeros(held, dtype=torch.int64, device=device)
+        self._scores = torch.zeros(held, device=device)
 
     def start(self, row: int, params: SequenceParams) -> None:
-        """Make `row` ready for a new sequence.
+        """Make the rows from `row` on, as many as it takes, ready for a new sequence.
 
         Raises:
-            ValueError: if the temperature is negative or a suppressed token is not one.
+            ValueError: if a suppressed token is not one.
         """
-        if not params.temperature >= 0:
-            raise ValueError(f"temperature {params.temperature} must be 0 or more")
-        self.rules.start(row, params)
         sampled = params.temperature > 0
-        self._sampled[row] = sampled
-        self._is_sampled[row] = sampled
-        self._temperature[row] = params.temperature if sampled else 1.0
-        self._base[row] = noise_base(params.noise)
-        self._position[row] = 0
+        for n in range(params.n_rows):
+            at = row + n
+            self.rules.start(at, params)
+            self._sampled[at] = sampled
+            self._is_sampled[at] = sampled
+            self._temperature[at] = params.temperature if sampled else 1.0
+            noise = params.noise
+            self._base[at] = noise_base(replace(noise, candidate=noise.candidate + n))
+            self._position[at] = 0
+            self._scores[at] = 0.0
 
-    def move(self, source: int, target: int) -> None:
-        """Copy the state of row `source` over row `target`."""
-        self.rules.move(source, target)
-        self._sampled[target] = self._sampled[source]
-        for state in (self._is_sampled, self._temperature, self._base, self._position):
-            state[target] = state[source]
+    def move(self, source: int, target: int, n_rows: int = 1) -> None:
+        """Copy the state of the rows from `source` on over those from `target` on."""
+        self.rules.move(source, target, n_rows)
+        sources, targets = slice(source, source + n_rows), slice(target, target + n_rows)
+        self._sampled[targets] = self._sampled[sources]
+        for state in (
+            self._is_sampled, self._temperature, self._base, self._position, self._scores,
+        ):  # fmt: skip
+            state[targets] = state[sources].clone()
 
-    def draw_first(self, logits: Tensor, first: int, params: Sequence[SequenceParams]) -> Draw:
-        """Draw the first token of rows `first ...`, which were started: f32[b n_vocab]."""
-        filtered = torch.stack(
-            [
-                self.rules.filter_first(row_logits, first + i, row_params)
-                for i, (row_logits, row_params) in enumerate(zip(logits, params, strict=True))
-            ]
-        )
-        return self._draw(_pad_rows(filtered), first, logits.shape[0])
+    def draw_first(self, logits: Tensor, row: int, params: SequenceParams) -> Draw:
+        """Draw the first tokens of a sequence that was started on `row`: f32[n_vocab]."""
+        filtered = pad_rows(self.rules.filter_first(logits, row, params)[None])
+        if params.is_beam:
+            return self._select(filtered, row, 1, params.n_rows)
+        if params.n_rows > 1:
+            filtered = pad_rows(filtered[:1].expand(params.n_rows, -1))
+        return self._draw(filtered, row, params.n_rows)
 
-    def draw_next(self, logits: Tensor, first: int) -> Draw:
-        """Draw the next token of rows `first ...`: f32[b n_vocab]."""
-        filtered = self.rules.filter_next(_pad_rows(logits), first)
-        return self._draw(filtered, first, logits.shape[0])
+    def draw_next(self, logits: Tensor, row: int, beam_size: int | None = None) -> Draw:
+        """Draw the next token of the rows from `row` on: f32[b n_vocab].
 
-    def _draw(self, filtered: Tensor, first: int, n_rows: int) -> Draw:
-        """Draw from filtered logits, of which the first `n_rows` count, and note the outcome."""
+        Args:
+            logits: of the rows.
+            row: the first one.
+            beam_size: if the rows are those of beam searches of this size.
+        """
+        filtered = self.rules.filter_next(pad_rows(logits), row)
+        if beam_size is not None:
+            return self._select(filtered, row, logits.shape[0], beam_size)
+        return self._draw(filtered, row, logits.shape[0])
+
+    def commit(self, draw: Draw) -> None:
+        """Note what was drawn as the rows' last tokens."""
+        rows = slice(draw.row, draw.row + len(draw.tokens))
+        if draw.sources is not None and draw.scores is not None:
+            self.rules.reorder(draw.row, draw.sources)
+            self._scores[rows] = draw.scores
+        self.rules.update(draw.tokens, draw.row)
+        self._position[rows] += 1
+
+    def _draw(self, filtered: Tensor, row: int, n_rows: int) -> Draw:
+        """Draw one token a row from filtered logits, of which the first `n_rows` count."""
         logprobs = filtered.log_softmax(dim=-1)
-        tokens = self._scores(filtered, first, n_rows).argmax(dim=-1)
+        tokens = self._noisy(filtered, row, n_rows).argmax(dim=-1)
         chosen = logprobs.gather(1, tokens[:, None])[:, 0].double()
         packed = torch.stack([tokens.double(), chosen, (~chosen.isfinite()).double()], dim=1)
-        tokens = tokens[:n_rows]
-        self.rules.update(tokens, first)
-        self._position[first : first + n_rows] += 1
-        return Draw(tokens, packed[:n_rows])
+        return Draw(row, tokens[:n_rows], packed[:n_rows])
 
-    def _scores(self, filtered: Tensor, first: int, n_rows: int) -> Tensor:
+    def _noisy(self, filtered: Tensor, row: int, n_rows: int) -> Tensor:
         """Return what to take the maximum of: the logits, with noise on the rows that sample."""
-        if not any(self._sampled[first : first + n_rows]):
+        if not any(self._sampled[row : row + n_rows]):
             return filtered
-        rows = slice(first, first + filtered.shape[0])
+        rows = slice(row, row + filtered.shape[0])
         noise = gumbel(self._base[rows], self._position[rows], self._ids)
         noisy = filtered / self._temperature[rows] + noise
         return torch.where(self._is_sampled[rows], noisy, filtered)
 
+    def _select(self, filtered: Tensor, row: int, n_rows: int, beam_size: int) -> Draw:
+        """Choose the beams that go on, from filtered logits of which the first `n_rows` count.
 
-def _pad_rows(logits: Tensor) -> Tensor:
+        In the first step a window has one row, which all beams go on from.
+        """
+        logprobs = filtered.log_softmax(dim=-1)
+        found = logprobs.topk(min(beam_size + 1, logprobs.shape[-1]), dim=-1)
+        rows = slice(row, row + n_rows)
+        beams = rank_beams(found.values[:n_rows], found.indices[:n_rows], self._scores[rows],
+                           beam_size, self._eot)  # fmt: skip
+        return Draw(row, beams.tokens, beams.packed, beams.sources, beams.scores)
+
+
+def pad_rows(logits: Tensor) -> Tensor:
     """Append rows of zeros up to a multiple of `REDUCTION_ROWS`."""
     return torch.nn.functional.pad(logits, (0, 0, 0, -logits.shape[0] % REDUCTION_ROWS))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from service.decoding.params import NoiseKey, SequenceParams, SpecialTokens
-from service.decoding.sampling import Sampler, gumbel, mix, noise_base
+from service.decoding.sampling import Draw, Sampler, gumbel, mix, noise_base
 
 N_VOCAB = 60
 SPECIAL = SpecialTokens(
@@ -32,6 +32,13 @@ def started(*params: SequenceParams) -> Sampler:
     for row, row_params in enumerate(params):
         sampler.start(row, row_params)
     return sampler
+
+
+def drawn(sampler: Sampler, logits: torch.Tensor, row: int = 0) -> Draw:
+    """Draw the next tokens and note them."""
+    draw = sampler.draw_next(logits, row)
+    sampler.commit(draw)
+    return draw
 
 
 def test_greedy_rows_take_the_likeliest_token_and_its_log_probability() -> None:
@@ -59,7 +66,7 @@ def test_drawn_tokens_follow_the_softmax() -> None:
     rows = torch.full((n_rows, N_VOCAB), float("-inf"))
     rows[:, :30] = logits
     sampler = started(*(sampling(seed, temperature) for seed in range(n_rows)))
-    tokens = torch.cat([sampler.draw_next(rows, 0).tokens for _ in range(n_steps)])
+    tokens = torch.cat([drawn(sampler, rows).tokens for _ in range(n_steps)])
     counts = tokens.bincount(minlength=30)
     expected = (logits / temperature).softmax(-1) * n_rows * n_steps
     chi_square = ((counts - expected) ** 2 / expected).sum().item()
@@ -113,9 +120,14 @@ def test_row_draws_the_same_bits_alone_and_beside_others(threads: int, n_vocab: 
         sampler = Sampler(special, len(rows))
         for place, row in enumerate(rows):
             sampler.start(place, params[row])
-        first = sampler.draw_first(steps[0][rows], 0, [params[row] for row in rows])
-        drawn = [first.packed] + [sampler.draw_next(step[rows], 0).packed for step in steps[1:]]
-        return [[packed[place].tolist() for packed in drawn] for place in range(len(rows))]
+        first = [
+            sampler.draw_first(steps[0][row], place, params[row]) for place, row in enumerate(rows)
+        ]
+        for draw in first:
+            sampler.commit(draw)
+        packed = [torch.cat([draw.packed for draw in first])]
+        packed += [drawn(sampler, step[rows]).packed for step in steps[1:]]
+        return [[own[place].tolist() for own in packed] for place in range(len(rows))]
 
     alone = [run([row])[0] for row in range(6)]
     for rows in ([4, 1], list(range(6))):
@@ -141,11 +153,33 @@ def test_row_without_a_token_left_fails() -> None:
 def test_moved_row_goes_on_with_its_noise() -> None:
     steps = [logits_of(1, seed) for seed in range(6)]
     stayed, moved = started(sampling(4)), started(GREEDY, GREEDY, sampling(4))
-    expected = [stayed.draw_next(step, 0).packed.tolist() for step in steps]
-    drawn = [moved.draw_next(step, 2).packed.tolist() for step in steps[:3]]
+    expected = [drawn(stayed, step).packed.tolist() for step in steps]
+    found = [drawn(moved, step, 2).packed.tolist() for step in steps[:3]]
     moved.move(2, 0)
-    drawn += [moved.draw_next(step, 0).packed.tolist() for step in steps[3:]]
-    assert drawn == expected
+    found += [drawn(moved, step).packed.tolist() for step in steps[3:]]
+    assert found == expected
+
+
+def test_drawing_again_without_committing_draws_the_same() -> None:
+    sampler, logits = started(sampling(4), GREEDY), logits_of(2)
+    first, again = sampler.draw_next(logits, 0), sampler.draw_next(logits, 0)
+    assert first.packed.tolist() == again.packed.tolist()
+
+
+def test_candidates_of_a_sequence_draw_with_noise_of_their_own() -> None:
+    """The third candidate draws what a sequence with that candidate's key draws alone."""
+    params = replace(sampling(4, 2.0), best_of=4)
+    several = Sampler(SPECIAL, 6)
+    several.start(1, params)
+    alone = started(replace(sampling(4, 2.0), noise=NoiseKey(4, candidate=2)))
+    logits = logits_of(1)[0]
+    first, expected = several.draw_first(logits, 1, params), alone.draw_first(logits, 0, GREEDY)
+    assert first.packed.shape == (4, 3)
+    assert first.packed[2].tolist() == expected.packed[0].tolist()
+    for sampler, draw in ((several, first), (alone, expected)):
+        sampler.commit(draw)
+    tokens = {tuple(drawn(several, logits.expand(4, -1), 1).tokens.tolist()) for _ in range(5)}
+    assert len(tokens) == 5
 
 
 def test_same_seed_repeats_and_another_does_not() -> None:
@@ -153,7 +187,7 @@ def test_same_seed_repeats_and_another_does_not() -> None:
 
     def tokens(seed: int) -> list[int]:
         sampler = started(sampling(seed, 2.0))
-        return [int(sampler.draw_next(step, 0).tokens[0]) for step in steps]
+        return [int(drawn(sampler, step).tokens[0]) for step in steps]
 
     assert tokens(1) == tokens(1) != tokens(2)
 
