@@ -203,6 +203,19 @@ class WhisperTokenizer:
         )
         return tuple(sorted(i for i in candidates if i is not None))
 
+    def suppressed(self, requested: Iterable[int]) -> tuple[int, ...]:
+        """Return what is never sampled if this is requested; -1 stands for the non-speech tokens.
+
+        As openai/whisper `DecodingTask`: the control tokens are always among it, unless nothing is
+        requested at all.
+        """
+        wanted = set(requested)
+        if not wanted:
+            return ()
+        if -1 in wanted:
+            wanted = {i for i in wanted if i >= 0} | set(self.non_speech_tokens)
+        return tuple(sorted(wanted | set(self.control_tokens)))
+
     def to_json(self) -> str:
         """Return the content of a `tokenizer.json` that loads as this tokenizer."""
         return json.dumps(self._definition, ensure_ascii=False)
