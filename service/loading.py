@@ -38,6 +38,8 @@ from service.transcription.transcriber import Transcriber
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LEAST_ROWS = 8
+"""A beam search of usual width fits, however few windows there are."""
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -109,7 +111,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
     flow = await asyncio.to_thread(model_flow, checkpoint)
     scheduler = SchedulerConfig(
         windows=settings.window_slots,
-        rows=settings.window_slots,
+        rows=runner.config.rows,
         eot=runner.special.eot,
         n_text_ctx=checkpoint.config.n_text_ctx,
     )
@@ -146,8 +148,9 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
     checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
     config = RunnerConfig(
         windows=settings.window_slots,
-        rows=settings.window_slots,
+        rows=settings.decoder_rows or max(_LEAST_ROWS, 2 * settings.window_slots),
         encode_batch=settings.encode_batch,
+        alignment_heads=checkpoint.generation.alignment_heads,
     )
     try:
         model = build_model(checkpoint, device=device, dtype=dtype)
@@ -155,7 +158,7 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             f"{device} cannot hold {checkpoint.name} in {settings.dtype} with "
-            f"{settings.window_slots} window slots: {error}"
+            f"{config.windows} window slots and {config.rows} decoder rows: {error}"
         ) from error
     return checkpoint, runner
 
@@ -178,6 +181,7 @@ def _special_tokens(checkpoint: Checkpoint) -> SpecialTokens:
         timestamp_begin=tokenizer.timestamp_begin,
         blank=tuple(tokenizer.blank_tokens),
         n_vocab=checkpoint.config.n_vocab,
+        languages=tuple(tokenizer.languages.values()),
     )
 
 

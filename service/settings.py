@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     window_slots: Count = Field(
         default=16, description="windows of 30 s that are decoded at the same time"
     )
+    decoder_rows: CountOrAuto = Field(
+        default=0,
+        description="hypotheses decoded at the same time: one for each window, `beam_size` or "
+        "`best_of` where that is asked for; 0 is twice `EARSHOT_WINDOW_SLOTS`, at least 8",
+    )
     encode_batch: CountOrAuto = Field(
         default=0, description="windows encoded in one forward; 0 is measured at start"
     )

@@ -24,6 +24,9 @@ MAY_IMPORT_TORCH = (
     "service/inspection/",
     "service/decoding/",
     "service/audio/mel.py",
+    "service/engine/aligner.py",
+    "service/engine/drawn.py",
+    "service/engine/encoder.py",
     "service/engine/runner.py",
     "service/loading.py",
 )

@@ -11,16 +11,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
 
-from service.engine.scheduler import Outcome, Scheduler, Sequence
-from service.engine.types import Runner, RunnerDead, Sampled, Start, TokenStep
+from service.decoding.params import AlignParams, DetectParams, SequenceParams
+from service.engine.scheduler import Scheduler
+from service.engine.sequence import Outcome, Sequence
+from service.engine.types import AlignStart, Group, Runner, RunnerDead, Start, Step
 from service.errors import DecodingFailed, ServiceError
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+_Run = Callable[[Many[Sequence]], Many[Outcome]]
 
 
 @dataclass(slots=True)
@@ -28,13 +31,15 @@ class Turn:
     """What one step did.
 
     Attributes:
-        steps: (sequence id, what its owner sees), one for every sequence of the step.
+        steps: (sequence id, what its owner sees), in the order in which it happened.
+        began: ids of the sequences that took their first step.
         encoded: ids of the windows that were encoded.
         started: (sequence id, prompt tokens) of those whose prompt was decoded.
         n_running: rows that took a decoder step.
     """
 
-    steps: list[tuple[int, TokenStep]] = field(default_factory=list)
+    steps: list[tuple[int, Step]] = field(default_factory=list)
+    began: list[int] = field(default_factory=list)
     encoded: list[int] = field(default_factory=list)
     started: list[tuple[int, int]] = field(default_factory=list)
     n_running: int = 0
@@ -52,8 +57,8 @@ class EngineCore:
         self.runner.warm_up()
         self.scheduler.encode_batch = self.runner.encode_batch
 
-    def step(self) -> list[tuple[int, TokenStep]]:
-        """Take one turn -> (sequence id, its step) for every sequence that took part.
+    def step(self) -> list[tuple[int, Step]]:
+        """Take one turn -> (sequence id, what its owner sees of it).
 
         Raises:
             RunnerDead: if the device is lost.
@@ -64,7 +69,7 @@ class EngineCore:
         """Take one turn, as `step` does, and tell more of it."""
         batch = self.scheduler.schedule()
         self.runner.move(batch.moves)
-        turn = Turn(n_running=len(batch.running))
+        turn = Turn(n_running=sum(sequence.n_rows for sequence in batch.running))
         outcomes = self._start(batch.starting, turn)
         outcomes.update(_apart(batch.running, self._decode))
         turn.steps = self.scheduler.update(outcomes)
@@ -83,20 +88,77 @@ class EngineCore:
         if self.runner.encode_batch < self.scheduler.encode_batch:  # it did not fit
             self.scheduler.encode_batch = self.runner.encode_batch
         ready = [sequence for sequence in starting if sequence.id not in outcomes]
-        turn.started = [(s.id, len(s.params.prompt)) for s in ready]
-        for run in _consecutive(ready):
-            outcomes.update(_apart(run, self._prefill))
+        turn.began = [sequence.id for sequence in starting]
+        for run, sequences in self._by_task(ready):
+            outcomes.update(_apart(sequences, run))
+        turn.started = [
+            (s.id, len(s.task.prompt)) for s in ready if isinstance(s.task, SequenceParams)
+        ]
         return outcomes
 
+    def _by_task(self, ready: Many[Sequence]) -> list[tuple[_Run, list[Sequence]]]:
+        """Sort sequences by how they are run."""
+        runs: tuple[tuple[type, _Run], ...] = (
+            (SequenceParams, self._prefill), (DetectParams, self._detect),
+            (AlignParams, self._align),
+        )  # fmt: skip
+        return [(run, [s for s in ready if isinstance(s.task, task)]) for task, run in runs]
+
     def _encode(self, sequences: Many[Sequence]) -> list[None]:
-        self.runner.encode([(s.row, s.window.input) for s in sequences if s.row is not None])
+        self.runner.encode([(_slot(s), s.window.input) for s in sequences])
         return [None] * len(sequences)
 
-    def _prefill(self, sequences: Many[Sequence]) -> list[Sampled]:
-        return self.runner.prefill([Start(s.row, s.params) for s in sequences if s.row is not None])
+    def _prefill(self, sequences: Many[Sequence]) -> Many[Outcome]:
+        return self.runner.prefill(
+            [
+                Start(_row(s), _slot(s), s.task)
+                for s in sequences
+                if isinstance(s.task, SequenceParams)
+            ]
+        )
 
-    def _decode(self, sequences: Many[Sequence]) -> list[Sampled]:
-        return self.runner.decode(sequences[0].row or 0, len(sequences))
+    def _detect(self, sequences: Many[Sequence]) -> Many[Outcome]:
+        return self.runner.detect([(_row(s), _slot(s)) for s in sequences])
+
+    def _align(self, sequences: Many[Sequence]) -> Many[Outcome]:
+        return self.runner.align(
+            [
+                AlignStart(_row(s), _slot(s), s.task)
+                for s in sequences
+                if isinstance(s.task, AlignParams)
+            ]
+        )
+
+    def _decode(self, sequences: Many[Sequence]) -> Many[Outcome]:
+        return self.runner.decode(groups(sequences))
+
+
+def groups(sequences: Many[Sequence]) -> list[Group]:
+    """Return sequences, by rising row, as groups of neighbours of one kind."""
+    found: list[Group] = []
+    for sequence in sequences:
+        row, slot = _row(sequence), _slot(sequence)
+        width, is_beam = sequence.kind
+        last = found[-1] if found else None
+        if (
+            last is not None
+            and (last.width, last.is_beam) == sequence.kind
+            and (last.row + last.n_windows * width, last.slot + last.n_windows) == (row, slot)
+        ):
+            found[-1] = replace(last, n_windows=last.n_windows + 1)
+        else:
+            found.append(Group(row, slot, 1, width, is_beam))
+    return found
+
+
+def _row(sequence: Sequence) -> int:
+    """Return the first row of a sequence that holds rows."""
+    return cast("int", sequence.row)
+
+
+def _slot(sequence: Sequence) -> int:
+    """Return the slot of a sequence that holds rows."""
+    return cast("int", sequence.window.slot)
 
 
 def _apart(
@@ -122,14 +184,3 @@ def _named(error: Exception) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
     return DecodingFailed(f"this window could not be decoded ({type(error).__name__})")
-
-
-def _consecutive(sequences: Many[Sequence]) -> list[list[Sequence]]:
-    """Split sequences into runs whose rows follow one another."""
-    runs: list[list[Sequence]] = []
-    for sequence in sequences:
-        if runs and sequence.row == (runs[-1][-1].row or 0) + 1:
-            runs[-1].append(sequence)
-        else:
-            runs.append([sequence])
-    return runs

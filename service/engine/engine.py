@@ -11,21 +11,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import itertools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from service.decoding.params import SequenceParams
 from service.engine.core import EngineCore
 from service.engine.gauges import EngineGauges, Snapshot
 from service.engine.permits import Permits
 from service.engine.session import Session, TokenStream, WindowLease
-from service.engine.types import Close, Finish, Open, Stop, Submit, TokenStep, WindowInput
+from service.engine.state import EngineConfig, EngineState
+from service.engine.types import (
+    Close,
+    Finish,
+    Open,
+    Step,
+    Stop,
+    Submit,
+    Task,
+    TokenStep,
+    WindowInput,
+)
 from service.errors import (
     DecodingFailed,
     EngineDead,
@@ -40,26 +48,6 @@ __all__ = ["Engine", "EngineConfig", "EngineState", "Session", "TokenStream", "W
 logger = logging.getLogger(__name__)
 
 _JOIN_S = 5.0
-
-
-class EngineState(enum.StrEnum):
-    """What the engine can be asked for: everything in READY only."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    DEAD = "dead"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Limits of the loop's side.
-
-    Attributes:
-        max_requests: sessions at once, those that wait included.
-    """
-
-    max_requests: int
 
 
 class Engine:
@@ -85,7 +73,7 @@ class Engine:
         self._on_dead = on_dead
         metrics = metrics or Metrics()
         self._gauges = EngineGauges(metrics, core.scheduler.config)
-        self._permits = Permits(config.max_requests, core.scheduler.config.rows, metrics)
+        self._permits = Permits(config.max_requests, core.scheduler.config.at_once, metrics)
         self._inbox: queue.SimpleQueue[Open | Submit | Close | Stop] = queue.SimpleQueue()
         self._ids = itertools.count(1)
         self._streams: dict[int, tuple[Session, TokenStream]] = {}
@@ -180,8 +168,8 @@ class Engine:
         self._inbox.put(Open(window_id, window_input, rank, queued_at))
         return window_id
 
-    def submit(self, window_id: int, params: SequenceParams) -> tuple[int, TokenStream]:
-        """Start to decode a window -> the sequence's id and its tokens.
+    def submit(self, window_id: int, task: Task) -> tuple[int, TokenStream]:
+        """Start to do something with a window -> the sequence's id and its steps.
 
         Raises:
             EngineDead, EngineDraining: if the engine has failed or stopped.
@@ -192,7 +180,7 @@ class Engine:
             raise EngineDraining("the service has shut down")
         sequence_id, stream = next(self._ids), TokenStream()
         self._streams[sequence_id] = (self._owners[window_id], stream)
-        self._inbox.put(Submit(sequence_id, window_id, params))
+        self._inbox.put(Submit(sequence_id, window_id, task))
         return sequence_id, stream
 
     def forget(self, sequence_id: int) -> None:
@@ -226,17 +214,22 @@ class Engine:
             self.state = EngineState.READY
         self._started.set()
 
-    def _deliver(self, steps: list[tuple[int, TokenStep]], began_at: float) -> None:
-        """Hand the tokens of the step that began at `began_at` to their streams."""
+    def _deliver(self, began: list[int], steps: list[tuple[int, Step]], began_at: float) -> None:
+        """Hand the tokens of the turn that began at `began_at` to their streams.
+
+        `began` are the sequences that took their first step in it: one of several hypotheses has
+        no token to show for it yet.
+        """
+        for sequence_id in began:
+            owner = self._streams.get(sequence_id)
+            if owner is not None and owner[0].is_waiting:
+                owner[0].began_at = began_at
+                self._permits.count()
         for sequence_id, step in steps:
             owner = self._streams.get(sequence_id)
             if owner is None:
                 continue  # cancelled while the step ran
-            session, stream = owner
-            stream.feed(step)
-            if session.is_waiting:
-                session.began_at = began_at
-                self._permits.count()
+            owner[1].feed(step)
             if step.finish is not None:
                 del self._streams[sequence_id]
 
@@ -296,10 +289,11 @@ class Engine:
 
     def _submit(self, message: Submit) -> None:
         try:
-            self._core.scheduler.submit(message.sequence_id, message.window_id, message.params)
+            self._core.scheduler.submit(message.sequence_id, message.window_id, message.task)
         except DecodingFailed as error:
             step = TokenStep(-1, float("nan"), finish=Finish.ERROR, error=error)
-            self._post(self._deliver, [(message.sequence_id, step)], time.monotonic())
+            began = [message.sequence_id]
+            self._post(self._deliver, began, [(message.sequence_id, step)], time.monotonic())
 
     def _turn(self) -> None:
         """Take one step and hand its tokens over."""
@@ -307,7 +301,7 @@ class Engine:
         self._snapshot = self._gauges.step_begins()
         turn = self._core.turn()
         self._gauges.step_ends(turn)
-        self._post(self._deliver, turn.steps, began_at)
+        self._post(self._deliver, turn.began, turn.steps, began_at)
 
     def _post(self, callback: Callable[..., None], *args: object) -> None:
         """Run a callback on the loop; if that is closed, nobody is left to tell."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from service.engine.core import Turn
 from service.engine.scheduler import Scheduler, SchedulerConfig
+from service.engine.types import TokenStep
 from service.metrics import Metrics
 
 
@@ -53,7 +54,7 @@ class EngineGauges:
     def publish(self, scheduler: Scheduler) -> Snapshot:
         """Note what is in use between two turns."""
         self._snapshot = Snapshot(
-            rows_used=len(scheduler.running),
+            rows_used=scheduler.n_rows_used,
             slots_used=sum(window is not None for window in scheduler.slots),
             waiting=len(scheduler.waiting),
             steps=self._snapshot.steps,
@@ -77,9 +78,10 @@ class EngineGauges:
             if queued_at is not None:
                 metrics.queue.observe((self._snapshot.step_began_at or now) - queued_at)
         metrics.tokens.labels("prompt").inc(sum(n_prompt for _, n_prompt in turn.started))
-        metrics.tokens.labels("generated").inc(sum(step.error is None for _, step in turn.steps))
+        tokens = [(i, s) for i, s in turn.steps if isinstance(s, TokenStep)]
+        metrics.tokens.labels("generated").inc(sum(step.error is None for _, step in tokens))
         before, self._last_token_at = self._last_token_at, {}
-        for sequence_id, step in turn.steps:
+        for sequence_id, step in tokens:
             if sequence_id in before:
                 metrics.inter_token.observe(now - before[sequence_id])
             if step.finish is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,22 +18,34 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH, LogMelSpectrogram, Padding
+from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH, Padding
+from service.decoding.hypotheses import Candidates
 from service.decoding.params import SequenceParams, SpecialTokens
-from service.decoding.sampling import REDUCTION_ROWS, Sampler
-from service.engine.types import Move, MoveKind, RunnerDead, Sampled, Start, WindowInput
+from service.decoding.sampling import Draw, Sampler, pad_rows
+from service.decoding.words import Alignment
+from service.engine.aligner import Aligner
+from service.engine.drawn import continued_rows, read_draw
+from service.engine.encoder import WindowEncoder
+from service.engine.types import (
+    AlignStart,
+    Group,
+    LanguageProbabilities,
+    Move,
+    MoveKind,
+    RunnerDead,
+    Sampled,
+    Start,
+    WindowInput,
+)
+from service.errors import DecodingFailed
 from service.metrics import Metrics
-from service.model import KVCache, WhisperModel
-from service.model.probe import POSITION_MULTIPLE, ProbeReport, probe
+from service.model import KVCache, RowGroup, WhisperModel
+from service.model.probe import ProbeReport, probe
 
 logger = logging.getLogger(__name__)
 
 _LOST = ("CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_")
-_TRIED_BATCHES = (1, 2, 4, 8)
-_WORTH = 0.9
-"""A larger encoder batch has to cost less than this share of the smaller one, a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +54,12 @@ class RunnerConfig:
 
     Attributes:
         windows: cross slots.
-        rows: decoder rows, at most `windows`.
+        rows: decoder rows; each hypothesis of a window takes one.
         encode_batch: windows that are encoded together; 0 measures what pays at `warm_up`.
         padding: how a window is filled up.
         probe: whether `warm_up` proves batch invariance on this device first.
+        alignment_heads: (layer, head) of the cross-attentions that follow the audio; by default all
+            of the upper half of the decoder.
     """
 
     windows: int
@@ -53,6 +67,7 @@ class RunnerConfig:
     encode_batch: int = 0
     padding: Padding = Padding.MEL
     probe: bool = True
+    alignment_heads: tuple[tuple[int, int], ...] = ()
 
 
 class ModelRunner:
@@ -76,14 +91,21 @@ class ModelRunner:
         self.special = special
         self.config = config
         self.metrics = metrics or Metrics()
-        self.encode_batch = config.encode_batch or 1
         device, n_rows = model.device, config.rows
         self.cache = KVCache(model.config, config.windows, n_rows, device=device, dtype=model.dtype)
         self.sampler = Sampler(special, n_rows, device)
-        self._mel = LogMelSpectrogram(model.config.n_mels, device)
+        self._encoder = WindowEncoder(model, self.cache, config.padding, self.metrics)
+        self._encoder.together = config.encode_batch or 1
+        self._aligner = Aligner(model, self.cache, config.alignment_heads, special.eot)
+        self._languages = torch.tensor(special.languages, dtype=torch.int64, device=device)
         self._last = torch.zeros(n_rows, dtype=torch.int64, device=device)
         self._positions = [0] * n_rows
         self.metrics.kv_cache_bytes.set(self.cache.nbytes)
+
+    @property
+    def encode_batch(self) -> int:
+        """Windows that are encoded together."""
+        return self._encoder.together
 
     def on_thread(self) -> AbstractContextManager[object]:
         """Return the context for the thread that calls: inference mode and the CUDA device."""
@@ -101,16 +123,16 @@ class ModelRunner:
         """
         with _translated(), torch.inference_mode():
             if not self.config.encode_batch:
-                self.encode_batch = self._measured_encode_batch()
+                self._encoder.measure()
             if self.config.probe:
                 report = self.probe()
-                self.encode_batch = report.encode_batch
+                self._encoder.together = report.encode_batch
                 report.log(logger)
             silence = np.zeros(HOP_LENGTH * 100 + 2 * CONTEXT_SAMPLES, dtype=np.float32)
             params = SequenceParams((self.special.sot,), sot_index=0, max_tokens=2)
             self.encode([(0, WindowInput(silence, 100))])
-            self.prefill([Start(0, params)])
-            self.decode(0, 1)
+            self.prefill([Start(0, 0, params)])
+            self.decode([Group(0, 0, 1)])
 
     def probe(self) -> ProbeReport:
         """Compare all rows over batch sizes and key lengths, on the kernels really in use.
@@ -131,129 +153,144 @@ class ModelRunner:
                 elif move.kind is MoveKind.SWAP:
                     self.cache.swap_windows(source, target)
                 else:
-                    self.cache.move_row(source, target, self._positions[source])
-                    self.sampler.move(source, target)
-                    self._last[target] = self._last[source]
-                    self._positions[target] = self._positions[source]
+                    self._move_rows(source, target, move.n_rows)
 
     def encode(self, windows: Sequence[tuple[int, WindowInput]]) -> None:
         """Encode windows into their cross slots; those of one length go together."""
-        groups: dict[int, list[tuple[int, WindowInput]]] = {}
-        for slot, window in windows:
-            n_frames = self.model.config.window_frames(window.content_frames)
-            groups.setdefault(n_frames, []).append((slot, window))
         with _translated(), torch.inference_mode():
-            for n_frames, group in groups.items():
-                self._encode_group(group, n_frames)
+            self._encoder.encode(windows)
 
-    def prefill(self, starts: Sequence[Start]) -> list[Sampled]:
-        """Decode each prompt on its row, alone, and draw the first tokens."""
-        first = starts[0].row
+    def prefill(self, starts: Sequence[Start]) -> list[Sampled | Candidates]:
+        """Decode each prompt, alone, and draw the first tokens."""
         with _translated(), torch.inference_mode():
             logits, no_speech = zip(*(self._prompt(start) for start in starts), strict=True)
-            draw = self.sampler.draw_first(
-                torch.stack(logits), first, [start.params for start in starts]
-            )
-            self._last[first : first + len(starts)] = draw.tokens
-            packed = torch.cat([draw.packed, torch.stack(no_speech)[:, None].double()], dim=1)
+            draws = [
+                self.sampler.draw_first(own, start.row, start.params)
+                for own, start in zip(logits, starts, strict=True)
+            ]
             for start in starts:
-                self._positions[start.row] = len(start.params.prompt)
-            return self._unpack(packed, first)
+                n_prompt, width = len(start.params.prompt), start.params.n_rows
+                copies = list(range(start.row + 1, start.row + width))
+                if copies:
+                    self.cache.move_rows([start.row] * len(copies), copies, n_prompt)
+                self._positions[start.row : start.row + width] = [n_prompt] * width
+            groups = [Group(s.row, s.slot, 1, s.params.n_rows, s.params.is_beam) for s in starts]
+            return self._commit(groups, draws, no_speech)
 
-    def decode(self, first: int, n_rows: int) -> list[Sampled]:
-        """Take one step on rows `[first, first + n_rows)`."""
-        rows = slice(first, first + n_rows)
+    def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
+        """Take one step on the rows of groups."""
         with _translated(), torch.inference_mode():
+            rows = [_rows(group) for group in groups]
+            positions = [at for own in rows for at in self._positions[own]]
             logits = self.model.decode(
-                self._last[rows], self._positions[rows], self.cache, first=first
+                torch.cat([self._last[own] for own in rows]),
+                positions,
+                self.cache,
+                [RowGroup(g.row, g.slot, g.n_windows, g.width) for g in groups],
             )
-            draw = self.sampler.draw_next(logits, first)
-            self._last[rows] = draw.tokens
-            self._positions[rows] = [position + 1 for position in self._positions[rows]]
+            draws, at = [], 0
+            for group, own in zip(groups, rows, strict=True):
+                n_rows = own.stop - own.start
+                beam_size = group.width if group.is_beam else None
+                draws.append(self.sampler.draw_next(logits[at : at + n_rows], group.row, beam_size))
+                at += n_rows
+            for own in rows:
+                self._positions[own] = [position + 1 for position in self._positions[own]]
             self.metrics.decoder_steps.inc()
-            self.metrics.decoder_batch_size.observe(n_rows)
-            return self._unpack(draw.packed, first)
+            self.metrics.decoder_batch_size.observe(len(positions))
+            return self._commit(groups, draws)
+
+    def detect(self, places: Sequence[tuple[int, int]]) -> list[LanguageProbabilities | None]:
+        """Return what language is spoken in windows, each (row, slot): one step for all."""
+        if not self.special.languages:
+            raise DecodingFailed("the model has no languages to choose from")
+        with _translated(), torch.inference_mode():
+            tokens = torch.full((len(places),), self.special.sot, device=self.cache.device)
+            groups = [RowGroup(row, slot, 1) for row, slot in places]
+            logits = self.model.decode(tokens, [0] * len(places), self.cache, groups)
+            probabilities = pad_rows(logits)[:, self._languages].softmax(dim=-1)
+            found: list[LanguageProbabilities | None] = []
+            for (row, slot), own in zip(places, probabilities.tolist(), strict=False):
+                if not math.isfinite(own[0]):
+                    self._clear(row, 1, slot)
+                    found.append(None)
+                else:
+                    found.append(dict(zip(self.special.languages, own, strict=True)))
+            return found
+
+    def align(self, starts: Sequence[AlignStart]) -> list[Alignment | None]:
+        """Align texts with their windows, each by a teacher-forced pass of its own."""
+        with _translated(), torch.inference_mode():
+            found = self._aligner.align(starts)
+            for start, alignment in zip(starts, found, strict=True):
+                if alignment is None:
+                    self._clear(start.row, 1, start.slot)
+            return found
 
     def _prompt(self, start: Start) -> tuple[Tensor, Tensor]:
         """Decode a prompt -> logits f32[n_vocab] after it, and the no-speech probability f32[]."""
         params = start.params
         self.sampler.start(start.row, params)
         at = (params.sot_index, len(params.prompt) - 1)
-        sot, last = self.model.prefill(list(params.prompt), self.cache, start.row, logits_at=at)
+        place = RowGroup(start.row, start.slot, 1)
+        sot, last = self.model.prefill(list(params.prompt), self.cache, place, logits_at=at)
         if self.special.no_speech is None:
             return last, sot.new_full((), float("nan"))
-        padded = pad(sot[None], (0, 0, 0, REDUCTION_ROWS - 1))
-        return last, padded.softmax(dim=-1)[0, self.special.no_speech]
+        return last, pad_rows(sot[None]).softmax(dim=-1)[0, self.special.no_speech]
 
-    def _unpack(self, packed: Tensor, first: int) -> list[Sampled]:
-        """Copy what was drawn from the device, f64[b 3 or 4], and scrub the rows that failed.
+    def _move_rows(self, source: int, target: int, n_rows: int) -> None:
+        """Copy rows with everything that belongs to them."""
+        sources, targets = slice(source, source + n_rows), slice(target, target + n_rows)
+        length = max(self._positions[sources])
+        rows = range(n_rows)
+        self.cache.move_rows([source + n for n in rows], [target + n for n in rows], length)
+        self.sampler.move(source, target, n_rows)
+        self._last[targets] = self._last[sources].clone()
+        self._positions[targets] = self._positions[sources]
+
+    def _commit(
+        self, groups: Sequence[Group], draws: Sequence[Draw], no_speech: Sequence[Tensor] = ()
+    ) -> list[Sampled | Candidates]:
+        """Note what was drawn, copy it from the device at once, and let beams change places.
 
         What a failed row wrote may be NaN, which would reach the next owner of its place through
         masked keys: 0 times NaN is NaN.
         """
-        sampled = []
-        for row, (token, logprob, failed, *no_speech) in enumerate(packed.tolist(), first):
-            if failed:
-                self.cache.clear_row(row)
-                self.cache.clear_window(row)
-            known = no_speech and self.special.no_speech is not None
-            no_speech_prob = no_speech[0] if known else None
-            sampled.append(Sampled(int(token), logprob, bool(failed), no_speech_prob))
-        return sampled
+        for draw in draws:
+            self.sampler.commit(draw)
+            self._last[draw.row : draw.row + len(draw.tokens)] = draw.tokens
+        device_values = [*(draw.packed.flatten() for draw in draws), *(p[None] for p in no_speech)]
+        values: list[float] = torch.cat([part.double() for part in device_values]).tolist()
+        n_drawn = len(values) - len(no_speech)
+        known = values[n_drawn:] if no_speech and self.special.no_speech is not None else []
+        outcomes: list[Sampled | Candidates] = []
+        at = 0
+        for place, (group, draw) in enumerate(zip(groups, draws, strict=True)):
+            n_values = draw.packed.numel()
+            no_speech_prob = known[place] if known else None
+            drawn = read_draw(values[at : at + n_values], group, no_speech_prob)
+            at += n_values
+            self._settle(group, drawn)
+            outcomes += drawn
+        return outcomes
 
-    def _encode_group(self, group: list[tuple[int, WindowInput]], n_frames: int) -> None:
-        """Encode windows of one length, in batches that fit."""
-        together = self.encode_batch if n_frames // 2 % POSITION_MULTIPLE == 0 else 1
-        while group:
-            batch, group = group[:together], group[together:]
-            try:
-                self._encode_batch(batch, n_frames)
-            except RuntimeError as error:
-                if len(batch) == 1 or not _is_out_of_memory(error):
-                    raise
-                together = self.encode_batch = len(batch) // 2
-                logger.warning("encoder batch lowered to %d: out of memory", together)
-                group = batch + group
+    def _settle(self, group: Group, drawn: Sequence[Sampled | Candidates]) -> None:
+        """Let beams go on from the keys of those that they continue; clear what has failed."""
+        for n, outcome in enumerate(drawn):
+            if outcome.failed:
+                self._clear(group.row + n * group.width, group.width, group.slot + n)
+        sources, targets = continued_rows(group, drawn, self.special.eot)
+        if sources:
+            self.cache.move_rows(sources, targets, max(self._positions[_rows(group)]))
 
-    def _encode_batch(self, batch: list[tuple[int, WindowInput]], n_frames: int) -> None:
-        inputs = [(w.samples, w.content_frames, w.log_maximum) for _, w in batch]
-        mel = self._mel.windows(inputs, n_frames, self.config.padding)
-        cross_kv = self.model.decoder.cross_kv(self.model.encode(mel))
-        for (slot, _), key_value in zip(batch, cross_kv, strict=True):
-            self.cache.write_cross(slot, key_value)
-        self.metrics.encoder_batches.inc()
-        self.metrics.encoder_windows.inc(len(batch))
-        self.metrics.encoder_batch_size.observe(len(batch))
-
-    def _measured_encode_batch(self) -> int:
-        """Return the encoder batch after which a larger one no longer pays."""
-        config = self.model.config
-        best, best_s = 1, float("inf")
-        if config.n_audio_ctx % POSITION_MULTIPLE:
-            return best
-        for n_windows in _TRIED_BATCHES:
-            if n_windows > self.config.rows:
-                break
-            mel = torch.zeros(n_windows, config.n_mels, config.max_frames, device=self.cache.device)
-            try:
-                self.model.encode(mel)
-                began = time.perf_counter()
-                self.model.encode(mel).sum().item()
-                window_s = (time.perf_counter() - began) / n_windows
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                break
-            if window_s > _WORTH * best_s:
-                break
-            best, best_s = n_windows, window_s
-        logger.info("encode_batch %d: %.1f ms a window", best, 1000 * best_s)
-        return best
+    def _clear(self, row: int, n_rows: int, slot: int) -> None:
+        for n in range(n_rows):
+            self.cache.clear_row(row + n)
+        self.cache.clear_window(slot)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the CPU's allocator, ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _rows(group: Group) -> slice:
+    return slice(group.row, group.row + group.n_windows * group.width)
 
 
 @contextlib.contextmanager

@@ -1,15 +1,12 @@
 """Who runs next: which windows are encoded and which rows take the next decoder step.
 
-A window needs a cross slot, and a sequence on it a decoder row. They are taken together or not at
-all. Windows start in the order of arrival, but the more windows a request has had, the more that
-came later go before its next one, so that a short recording does not wait behind long ones; how
-many is bounded, so that a long one goes on all the same.
+A window needs a cross slot, and a sequence on it as many decoder rows as it has hypotheses. They
+are taken together or not at all. Windows start in the order of arrival, but the more windows a
+request has had, the more that came later go before its next one, so that a short recording does
+not wait behind long ones; how many is bounded, so that a long one goes on all the same.
 
-Row `r` reads slot `r`, and the running rows are always `[0, B)`: a
-row that ends is filled from the last one, and a leased window that is not decoding waits in a slot
-behind the running ones. The scheduler only gives orders (`Move`); the runner carries them out.
-
-Knows nothing about torch, threads, clocks or requests.
+Knows nothing about torch, threads, clocks or requests, and of places only whether there is room
+(`layout.py`).
 """
 
 from __future__ import annotations
@@ -17,56 +14,13 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from service.decoding.params import SequenceParams
-from service.engine.types import Finish, Move, MoveKind, Sampled, TokenStep, WindowInput
-from service.errors import DecodingFailed, ServiceError
-
-Outcome = Sampled | ServiceError
-"""What a step brought one sequence."""
-
-
-@dataclass(slots=True, eq=False)
-class Window:
-    """A leased window: it keeps its slot from its first sequence's start until it is closed.
-
-    Attributes:
-        id: the owner's name for it.
-        input: its audio.
-        rank: how many windows its request has had before it.
-        turn: its place in the queue, the lowest first; from its first sequence on.
-        slot: its cross slot, None while it waits.
-        encoded: whether the slot holds its keys and values.
-        sequence: the sequence on it that waits or runs, if any.
-    """
-
-    id: int
-    input: WindowInput
-    rank: int = 0
-    turn: int | None = None
-    slot: int | None = None
-    encoded: bool = False
-    sequence: Sequence | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """One window being decoded once.
-
-    Attributes:
-        id: the owner's name for it.
-        window: what it decodes.
-        params: how.
-        row: its decoder row, None while it waits.
-        n_sampled: tokens drawn so far.
-    """
-
-    id: int
-    window: Window = field(repr=False)
-    params: SequenceParams
-    row: int | None = None
-    n_sampled: int = 0
+from service.decoding.params import AlignParams, DetectParams, SequenceParams
+from service.engine.layout import Layout
+from service.engine.sequence import Outcome, Sequence, Window
+from service.engine.types import Move, Step, Task, WindowInput
+from service.errors import DecodingFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +29,9 @@ class Batch:
 
     Attributes:
         moves: what the runner has to move first.
-        starting: sequences that take their first step, on consecutive rows behind `running`; those
-            whose window is not encoded yet have it encoded.
-        running: the sequences of rows `[0, B)`, in order, that take one step each.
+        starting: sequences that take their first step; those whose window is not encoded yet have
+            it encoded.
+        running: the sequences that take a further step each, by rising row.
     """
 
     moves: tuple[Move, ...]
@@ -91,7 +45,7 @@ class SchedulerConfig:
 
     Attributes:
         windows: cross slots.
-        rows: decoder rows, at most `windows`.
+        rows: decoder rows; each hypothesis of a window takes one.
         eot: the token that ends a sequence.
         n_text_ctx: decoder positions.
         encode_batch: windows started between two decoder steps at most, so that a burst of uploads
@@ -107,8 +61,8 @@ class SchedulerConfig:
     patience: int = 64
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rows <= self.windows:
-            raise ValueError(f"rows={self.rows} must be in 1..windows={self.windows}")
+        if self.windows < 1 or self.rows < 1:
+            raise ValueError(f"rows={self.rows} and windows={self.windows} must be positive")
         if self.encode_batch < 1:
             raise ValueError(f"encode_batch={self.encode_batch} must be positive")
         if self.patience < 0:
@@ -117,10 +71,16 @@ class SchedulerConfig:
     def gives_way(self, rank: int) -> int:
         """Return how many windows that come later may go before one of this rank.
 
-        One round of the rows for each window that its request has had, up to `patience`. Every
+        One round of those that decode at once for each window that its request has had, up to
+        `patience`. Every
         arrival that it lets pass is one less, so waiting counts, and it is never passed for ever.
         """
-        return min(rank * self.rows, self.patience)
+        return min(rank * self.at_once, self.patience)
+
+    @property
+    def at_once(self) -> int:
+        """Windows that decode at the same time, at most."""
+        return min(self.rows, self.windows)
 
 
 class Scheduler:
@@ -129,23 +89,28 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
         self.encode_batch = config.encode_batch
-        self._slots: list[Window | None] = [None] * config.windows
-        self._running: list[Sequence] = []
+        self._layout = Layout(config.windows, config.rows)
         self._waiting: list[Sequence] = []
         self._windows: dict[int, Window] = {}
         self._sequences: dict[int, Sequence] = {}
-        self._moves: list[Move] = []
         self._turns = itertools.count()
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._running) or (bool(self._waiting) and self._can_admit(self._waiting[0]))
+        if self._layout.running:
+            return True
+        return bool(self._waiting) and self._layout.has_room(self._waiting[0])
 
     @property
     def running(self) -> tuple[Sequence, ...]:
         """The sequences that hold rows, row by row."""
-        return tuple(self._running)
+        return self._layout.running
+
+    @property
+    def n_rows_used(self) -> int:
+        """Rows that are held."""
+        return self._layout.n_rows_used
 
     @property
     def waiting(self) -> tuple[Sequence, ...]:
@@ -155,7 +120,7 @@ class Scheduler:
     @property
     def slots(self) -> tuple[Window | None, ...]:
         """The windows that hold slots, slot by slot."""
-        return tuple(self._slots)
+        return tuple(self._layout.slots)
 
     def open(self, window_id: int, window_input: WindowInput, rank: int = 0) -> None:
         """Register a window. It takes nothing until a sequence is submitted on it.
@@ -167,7 +132,7 @@ class Scheduler:
         """
         self._windows[window_id] = Window(window_id, window_input, rank)
 
-    def submit(self, sequence_id: int, window_id: int, params: SequenceParams) -> None:
+    def submit(self, sequence_id: int, window_id: int, task: Task) -> None:
         """Queue a sequence on a window; one that is still on it is released first.
 
         Nothing happens if the window has been closed.
@@ -178,19 +143,12 @@ class Scheduler:
         window = self._windows.get(window_id)
         if window is None:
             return
-        n_prompt, n_text_ctx = len(params.prompt), self.config.n_text_ctx
-        if not 1 <= n_prompt <= n_text_ctx or not 0 <= params.sot_index < n_prompt:
-            raise DecodingFailed(
-                f"a prompt of {n_prompt} tokens with <|startoftranscript|> at {params.sot_index} "
-                f"does not fit a decoder of {n_text_ctx} positions"
-            )
-        if params.max_tokens < 1:
-            raise DecodingFailed(f"max_tokens={params.max_tokens} must be positive")
+        self._check(task)
         if window.sequence is not None:
             self.release(window.sequence.id)
         if window.turn is None:
             window.turn = next(self._turns) + self.config.gives_way(window.rank)
-        window.sequence = sequence = Sequence(sequence_id, window, params)
+        window.sequence = sequence = Sequence(sequence_id, window, task)
         self._sequences[sequence_id] = sequence
         bisect.insort(self._waiting, sequence, key=_place_in_queue)
 
@@ -203,16 +161,14 @@ class Scheduler:
         if sequence.row is None:
             self._waiting.remove(sequence)
         else:
-            self._free_row(sequence.row)
+            self._layout.remove(sequence)
 
     def close(self, window_id: int) -> None:
         """Give a window back, with its sequence and its slot."""
         window = self._windows.pop(window_id, None)
         if window is None:
             return
-        if window.slot is not None:
-            self._slots[window.slot] = None
-            window.slot = None
+        self._layout.free_slot(window)
         if window.sequence is not None:
             self.release(window.sequence.id)
 
@@ -222,95 +178,61 @@ class Scheduler:
         A window that holds a slot stands before every window that waits for one: those that hold
         the slots can always go on, and the queue cannot lock itself up.
         """
-        running = tuple(self._running)
+        running = self._layout.running
         starting: list[Sequence] = []
         while self._waiting and len(starting) < self.encode_batch:
-            if not self._can_admit(self._waiting[0]):
+            if not self._layout.has_room(self._waiting[0]):
                 break
             starting.append(self._waiting.pop(0))
-            self._admit(starting[-1])
-        moves, self._moves = tuple(self._moves), []
-        return Batch(moves, tuple(starting), running)
+            self._layout.admit(starting[-1])
+        return Batch(self._layout.take_moves(), tuple(starting), running)
 
-    def update(self, outcomes: Mapping[int, Outcome]) -> list[tuple[int, TokenStep]]:
+    def update(self, outcomes: Mapping[int, Outcome]) -> list[tuple[int, Step]]:
         """Note what a step brought each sequence, free what ended -> the steps to deliver."""
-        steps = []
+        steps: list[tuple[int, Step]] = []
         ended: list[Sequence] = []
         for sequence_id, outcome in outcomes.items():
             sequence = self._sequences[sequence_id]
-            step = self._step(sequence, outcome)
-            steps.append((sequence_id, step))
-            if step.finish is not None:
+            seen = sequence.take(outcome, self.config.eot, self.config.n_text_ctx)
+            steps += [(sequence_id, step) for step in seen]
+            if seen and seen[-1].finish is not None:
                 ended.append(sequence)
         for sequence in sorted(ended, key=lambda ended: -(ended.row or 0)):
             self.release(sequence.id)
         return steps
 
-    def _can_admit(self, sequence: Sequence) -> bool:
-        """Whether there is a row, and a slot if its window has none yet."""
-        if len(self._running) == self.config.rows:
-            return False
-        return sequence.window.slot is not None or None in self._slots
+    def _check(self, task: Task) -> None:
+        """Refuse what can never run.
 
-    def _admit(self, sequence: Sequence) -> None:
-        """Give a sequence the next row, and its window the slot of the same number."""
-        sequence.row = len(self._running)
-        self._place(sequence.window, sequence.row)
-        self._running.append(sequence)
-
-    def _place(self, window: Window, slot: int) -> None:
-        """Put a window into `slot`; whoever is there (a lease that waits) makes room."""
-        other = self._slots[slot]
-        if other is window:
+        Raises:
+            DecodingFailed: says what does not fit.
+        """
+        if isinstance(task, DetectParams):
             return
-        if window.slot is not None:
-            self._exchange(window.slot, slot)
+        n_prompt, n_text_ctx = len(task.prompt), self.config.n_text_ctx
+        if isinstance(task, AlignParams):
+            n_tokens = n_prompt + len(task.tokens) + 1
+            if not (task.prompt and task.tokens and n_tokens <= n_text_ctx):
+                raise DecodingFailed(
+                    f"{len(task.tokens)} tokens after a prompt of {n_prompt} cannot be aligned by "
+                    f"a decoder of {n_text_ctx} positions"
+                )
             return
-        if other is not None:
-            free = self._slots.index(None)
-            self._moves.append(Move(MoveKind.WINDOW, slot, free))
-            self._slots[free], other.slot = other, free
-        self._slots[slot], window.slot = window, slot
+        self._check_decoding(task)
 
-    def _exchange(self, first: int, second: int) -> None:
-        """Let the windows of two slots change places; at least one slot is held."""
-        a, b = self._slots[first], self._slots[second]
-        if a is not None and b is not None:
-            self._moves.append(Move(MoveKind.SWAP, first, second))
-        elif a is not None:
-            self._moves.append(Move(MoveKind.WINDOW, first, second))
-        else:
-            self._moves.append(Move(MoveKind.WINDOW, second, first))
-        self._slots[first], self._slots[second] = b, a
-        if a is not None:
-            a.slot = second
-        if b is not None:
-            b.slot = first
-
-    def _free_row(self, row: int) -> None:
-        """Fill `row` from the last running one, whose window comes along."""
-        self._running[row].row = None
-        sequence, last = self._running.pop(), len(self._running)
-        if row == last:
-            return
-        self._moves.append(Move(MoveKind.ROW, last, row))
-        self._exchange(row, last)
-        self._running[row], sequence.row = sequence, row
-
-    def _step(self, sequence: Sequence, outcome: Outcome) -> TokenStep:
-        """Turn an outcome into what the sequence's owner sees."""
-        if isinstance(outcome, Sampled) and outcome.failed:
-            outcome = DecodingFailed("the model's output for this window is not a number")
-        if isinstance(outcome, ServiceError):
-            return TokenStep(-1, float("nan"), finish=Finish.ERROR, error=outcome)
-        sequence.n_sampled += 1
-        n_tokens = len(sequence.params.prompt) + sequence.n_sampled
-        finish = None
-        if outcome.token_id == self.config.eot:
-            finish = Finish.EOT
-        elif sequence.n_sampled == sequence.params.max_tokens or n_tokens > self.config.n_text_ctx:
-            finish = Finish.LENGTH
-        return TokenStep(outcome.token_id, outcome.logprob, outcome.no_speech_prob, finish)
+    def _check_decoding(self, params: SequenceParams) -> None:
+        n_prompt, n_text_ctx = len(params.prompt), self.config.n_text_ctx
+        if not 1 <= n_prompt <= n_text_ctx or not 0 <= params.sot_index < n_prompt:
+            raise DecodingFailed(
+                f"a prompt of {n_prompt} tokens with <|startoftranscript|> at {params.sot_index} "
+                f"does not fit a decoder of {n_text_ctx} positions"
+            )
+        if params.max_tokens < 1:
+            raise DecodingFailed(f"max_tokens={params.max_tokens} must be positive")
+        if params.n_rows > self.config.rows:
+            raise DecodingFailed(
+                f"{params.n_rows} hypotheses at once, there are {self.config.rows} decoder rows"
+            )
 
 
 def _place_in_queue(sequence: Sequence) -> tuple[bool, int]:

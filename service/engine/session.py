@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
-from service.decoding.params import AlignParams, SequenceParams
+from service.decoding.params import AlignParams, DetectParams, SequenceParams
 from service.decoding.words import Alignment
-from service.engine.types import LanguageProbabilities, SessionClosed, TokenStep, WindowInput
+from service.engine.types import (
+    Answer,
+    LanguageProbabilities,
+    SessionClosed,
+    Step,
+    Task,
+    TokenStep,
+    WindowInput,
+)
 from service.errors import ServiceError
 
 
@@ -22,8 +30,8 @@ class Port(Protocol):
         """Register a window and return its id."""
         ...
 
-    def submit(self, window_id: int, params: SequenceParams) -> tuple[int, TokenStream]:
-        """Start to decode a window -> the sequence's id and its tokens."""
+    def submit(self, window_id: int, task: Task) -> tuple[int, TokenStream]:
+        """Start to do something with a window -> the sequence's id and its steps."""
         ...
 
     def forget(self, sequence_id: int) -> None:
@@ -46,10 +54,10 @@ class TokenStream:
     """
 
     def __init__(self) -> None:
-        self._events: asyncio.Queue[TokenStep | ServiceError] = asyncio.Queue()
+        self._events: asyncio.Queue[Step | ServiceError] = asyncio.Queue()
         self._ended = False
 
-    def feed(self, step: TokenStep) -> None:
+    def feed(self, step: Step) -> None:
         """Add a step."""
         self._events.put_nowait(step)
 
@@ -69,6 +77,20 @@ class TokenStream:
         """
         if self._ended:
             raise StopAsyncIteration
+        return cast("TokenStep", await self._next())
+
+    async def answer(self) -> LanguageProbabilities | Alignment:
+        """Return what a detection or an alignment came to.
+
+        Raises:
+            ServiceError: as iterating does, and the error that the step carries.
+        """
+        step = await self._next()
+        if step.error is not None:
+            raise step.error
+        return cast("Answer", step).result
+
+    async def _next(self) -> Step:
         event = await self._events.get()
         if isinstance(event, ServiceError):
             self._ended = True
@@ -105,11 +127,7 @@ class WindowLease:
             SessionClosed: if the window is closed.
             EngineDead, EngineDraining: if the engine has failed or stopped.
         """
-        if self._closed:
-            raise SessionClosed("the window is closed")
-        self._cancel("the window is decoded again")
-        self._current = self._port.submit(self._window_id, params)
-        return self._current[1]
+        return self._submit(params)
 
     async def detect(self) -> LanguageProbabilities:
         """Return the probability of each language of the model, by its token.
@@ -118,7 +136,7 @@ class WindowLease:
             SessionClosed, EngineDead, EngineDraining: as `decode`.
             DecodingFailed: if the model's output is not a number, or it has no languages.
         """
-        raise NotImplementedError
+        return cast("LanguageProbabilities", await self._submit(DetectParams()).answer())
 
     async def align(self, params: AlignParams) -> Alignment:
         """Return where the tokens of a text lie in the window.
@@ -127,7 +145,14 @@ class WindowLease:
             SessionClosed, EngineDead, EngineDraining: as `decode`.
             DecodingFailed: if the model's output is not a number, or the text does not fit.
         """
-        raise NotImplementedError
+        return cast("Alignment", await self._submit(params).answer())
+
+    def _submit(self, task: Task) -> TokenStream:
+        if self._closed:
+            raise SessionClosed("the window is closed")
+        self._cancel("the window is decoded again")
+        self._current = self._port.submit(self._window_id, task)
+        return self._current[1]
 
     def close(self) -> None:
         """Cancel what decodes; the slot is free before the next step. May be called again."""

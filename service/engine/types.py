@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from service.decoding.params import SequenceParams
+from service.decoding.hypotheses import Candidates
+from service.decoding.params import AlignParams, DetectParams, SequenceParams
+from service.decoding.words import Alignment
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -74,16 +76,82 @@ LanguageProbabilities = Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a detection or an alignment came to: its only step.
+
+    Attributes:
+        result: that.
+    """
+
+    result: LanguageProbabilities | Alignment
+
+    @property
+    def finish(self) -> Finish:
+        """It always is the last step."""
+        return Finish.EOT
+
+    @property
+    def error(self) -> None:
+        """None: what failed ends with a `TokenStep`."""
+
+
+Step = TokenStep | Answer
+"""What the owner of a sequence sees of a turn."""
+
+Task = SequenceParams | DetectParams | AlignParams
+"""What can be done with a window."""
+
+
+def n_rows_of(task: Task) -> int:
+    """Return the decoder rows that a task takes."""
+    return task.n_rows if isinstance(task, SequenceParams) else 1
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
-    """One sequence about to take its first step on `row`, whose window is in the slot `row`."""
+    """One sequence about to take its first step.
+
+    Attributes:
+        row: the first of its rows.
+        slot: its window's.
+        params: how to decode.
+    """
 
     row: int
+    slot: int
     params: SequenceParams
 
 
 @dataclass(frozen=True, slots=True)
+class AlignStart:
+    """One text about to be aligned: on `row`, with the window in `slot`."""
+
+    row: int
+    slot: int
+    params: AlignParams
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Sequences of one kind on neighbouring rows, their windows in neighbouring slots.
+
+    Attributes:
+        row, slot: the first ones.
+        n_windows: sequences.
+        width: rows of each.
+        is_beam: whether those are the beams of a search.
+    """
+
+    row: int
+    slot: int
+    n_windows: int
+    width: int = 1
+    is_beam: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
-    """What the runner drew for one row.
+    """What the runner drew for a sequence of one hypothesis.
 
     Attributes:
         token_id: the token.
@@ -102,7 +170,8 @@ class Sampled:
 class MoveKind(enum.Enum):
     """What a `Move` does; the order of moves matters.
 
-    ROW: copies a row's keys, values and sampling state, source over target.
+    ROW: copies the keys, values and sampling state of `n_rows` rows, source over target. Source
+        and target may overlap: the rows are read before they are written.
     WINDOW: copies a cross slot, source over target.
     SWAP: exchanges two cross slots.
     """
@@ -114,11 +183,12 @@ class MoveKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One order of the scheduler that keeps the running rows at `[0, B)`."""
+    """One order of the scheduler that keeps together what runs together."""
 
     kind: MoveKind
     source: int
     target: int
+    n_rows: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +209,11 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """To the engine thread: decode a window."""
+    """To the engine thread: do something with a window."""
 
     sequence_id: int
     window_id: int
-    params: SequenceParams
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +265,18 @@ class Runner(Protocol):
         """Encode windows into their cross slots."""
         ...
 
-    def prefill(self, starts: Many[Start]) -> list[Sampled]:
-        """Decode each prompt on its row and draw the first token. The rows are consecutive."""
+    def prefill(self, starts: Many[Start]) -> list[Sampled | Candidates]:
+        """Decode each prompt and draw the first token, or the first of every hypothesis."""
         ...
 
-    def decode(self, first: int, n_rows: int) -> list[Sampled]:
-        """Take one step on rows `[first, first + n_rows)`."""
+    def detect(self, places: Many[tuple[int, int]]) -> list[LanguageProbabilities | None]:
+        """Return what language is spoken in windows, each (row, slot); None if it failed."""
+        ...
+
+    def align(self, starts: Many[AlignStart]) -> list[Alignment | None]:
+        """Align texts with their windows; None where the model's output is not a number."""
+        ...
+
+    def decode(self, groups: Many[Group]) -> list[Sampled | Candidates]:
+        """Take one step on the rows of groups -> what each sequence drew, in order."""
         ...

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from service.engine.types import Sampled
+from service.decoding.hypotheses import Candidates
+from service.engine.types import Group, Sampled
 from tests.api.live import DEADLINE_S, Limits, LiveServer, Parts, services_of
 from tests.unit.transcription.scripted import ScriptedRunner
 
@@ -19,9 +20,9 @@ class GatedRunner(ScriptedRunner):
         super().__init__(lambda window, params: [5, 5, eot], rows=1)
         self._gate = gate
 
-    def decode(self, first: int, n_rows: int) -> list[Sampled]:
+    def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
         self._gate.wait(DEADLINE_S)
-        return super().decode(first, n_rows)
+        return super().decode(groups)
 
 
 @contextmanager

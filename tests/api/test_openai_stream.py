@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from service.engine.types import Sampled
+from service.decoding.hypotheses import Candidates
+from service.engine.types import Group, Sampled
 from tests.api.gated import gated_server
 from tests.api.live import (
     Limits,
@@ -117,8 +119,8 @@ def test_a_delta_comes_before_the_window_ends(parts: Parts) -> None:
 
 def test_an_error_after_the_first_byte_is_the_last_event(parts: Parts) -> None:
     class Failing(ScriptedRunner):
-        def decode(self, first: int, n_rows: int) -> list[Sampled]:
-            return [replace(sampled, failed=True) for sampled in super().decode(first, n_rows)]
+        def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
+            return [replace(sampled, failed=True) for sampled in super().decode(groups)]
 
     eot = parts.tokenizer.eot
     failing = replace(

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import httpx
 
+from service.decoding.hypotheses import Candidates
 from service.engine.engine import EngineState
-from service.engine.types import RunnerDead, Sampled
+from service.engine.types import Group, RunnerDead, Sampled
 from service.errors import CheckpointError
 from tests.api.live import (
     DEADLINE_S,
@@ -118,7 +120,7 @@ class LosingRunner(ScriptedRunner):
         super().__init__(lambda window, params: [5] * 30, rows)
         self._lost = lost
 
-    def decode(self, first: int, n_rows: int) -> list[Sampled]:
+    def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
         self._lost.set()
         raise RunnerDead("the device is lost")
 

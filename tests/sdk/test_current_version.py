@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,8 @@ import openai
 import pytest
 from openai.types.audio import Transcription, TranscriptionVerbose
 
-from service.engine.types import Sampled
+from service.decoding.hypotheses import Candidates
+from service.engine.types import Group, Sampled
 from tests.api.gated import gated_server
 from tests.api.live import (
     DEADLINE_S,
@@ -281,8 +282,8 @@ def test_a_request_id_is_the_clients_own_where_it_has_one(create: Any) -> None:
 
 def test_an_error_in_a_stream_is_raised(parts: Parts) -> None:
     class Failing(ScriptedRunner):
-        def decode(self, first: int, n_rows: int) -> list[Sampled]:
-            return [replace(sampled, failed=True) for sampled in super().decode(first, n_rows)]
+        def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
+            return [replace(sampled, failed=True) for sampled in super().decode(groups)]
 
     script = [5, 5, parts.tokenizer.eot]
     failing = replace(parts, runner=lambda m: Failing(lambda w, p: script, rows=1), rows=1)

@@ -81,8 +81,9 @@ class Target:
         """Let `fault(logits, row)` happen in each of the culprit's steps from the seventh on."""
         decode = self.model.decode
 
-        def faulty(tokens: Tensor, positions: list[int], cache: Any, *, first: int) -> Tensor:
-            logits = decode(tokens, positions, cache, first=first)
+        def faulty(tokens: Tensor, positions: list[int], cache: Any, groups: Any) -> Tensor:
+            logits = decode(tokens, positions, cache, groups)
+            first = groups[0].row
             at = self.row_of_culprit(first, len(positions))
             if at is not None and self.n_sampled(first, at) >= STRUCK_AFTER:
                 fault(logits, at)
@@ -94,9 +95,9 @@ class Target:
         """Let `fault(logits)` happen when the culprit's prompt is decoded."""
         prefill = self.model.prefill
 
-        def faulty(tokens: list[int], cache: Any, row: int, **how: Any) -> Tensor:
-            logits = prefill(tokens, cache, row, **how)
-            if self.row_of_culprit(row, 1) is not None:
+        def faulty(tokens: list[int], cache: Any, place: Any, **how: Any) -> Tensor:
+            logits = prefill(tokens, cache, place, **how)
+            if self.row_of_culprit(place.row, 1) is not None:
                 fault(logits)
             return logits
 
@@ -129,10 +130,10 @@ def rule_for_later_tokens(target: Target) -> None:
     draw_next, filter_next = sampler.draw_next, sampler.rules.filter_next
     n_rows = 0
 
-    def count_rows(logits: Tensor, first: int) -> Draw:
+    def count_rows(logits: Tensor, row: int, beam_size: int | None = None) -> Draw:
         nonlocal n_rows
         n_rows = len(logits)  # the rules get them padded
-        return draw_next(logits, first)
+        return draw_next(logits, row, beam_size)
 
     def faulty(logits: Tensor, first: int) -> Tensor:
         filtered = filter_next(logits, first)

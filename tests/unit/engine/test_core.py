@@ -27,6 +27,7 @@ def finished(core: EngineCore) -> dict[int, list[TokenStep]]:
     steps: dict[int, list[TokenStep]] = {100 + name: [] for name in NAMES}
     for _ in range(40):
         for sequence_id, step in core.step():
+            assert isinstance(step, TokenStep)
             steps[sequence_id].append(step)
         if not core.scheduler.has_work:
             return steps

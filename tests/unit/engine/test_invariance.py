@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from service.decoding.params import NoiseKey, SequenceParams
 from service.engine.core import EngineCore
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
-from service.engine.types import Finish, WindowInput
+from service.engine.types import Finish, TokenStep, WindowInput
 from tests.unit.engine.fakes import EOT, SPECIAL, window
 from tests.unit.engine.models import lively_model, small_config
 
@@ -46,15 +47,20 @@ def jobs() -> list[Job]:
     rng = random.Random(1)
     made = []
     for number in range(N_WINDOWS):
+        several: dict[str, Any] = rng.choice(
+            [{}, {}, {"beam_size": 3}, {"beam_size": 2}, {"best_of": 3}]
+        )
+        temperature = rng.choice([0.0, 0.0, 0.7]) if not several else 0.7 * ("best_of" in several)
         prompt = (*rng.choices(range(100), k=rng.choice([0, 0, 5, 40])), SPECIAL.sot, 103)
         params = SequenceParams(
             prompt,
             sot_index=len(prompt) - 2,
             max_tokens=rng.choice([3, 12, 20, 45]),
-            temperature=rng.choice([0.0, 0.0, 0.7]),
+            temperature=temperature,
             noise=NoiseKey(seed=number),
             timestamps=rng.random() < 0.7,
             suppress_tokens=(7, 8, 9) if number % 3 else (),
+            **several,
         )
         made.append(Job(number, window(rng.randint(20, 900), seed=number), params))
     return made
@@ -71,7 +77,7 @@ def warm(runner: ModelRunner) -> ModelRunner:
 
 def decode(runner: ModelRunner, wanted: list[Job], rng: random.Random | None) -> dict[int, Decoded]:
     """Decode jobs, with `rng` arriving at random steps and some of them leaving early."""
-    config = SchedulerConfig(20, 16, EOT, 448, runner.encode_batch)
+    config = SchedulerConfig(20, 32, EOT, 448, runner.encode_batch)
     core = EngineCore(Scheduler(config), runner)
     late = list(wanted)
     decoded: dict[int, Decoded] = {job.number: [] for job in wanted}
@@ -83,6 +89,7 @@ def decode(runner: ModelRunner, wanted: list[Job], rng: random.Random | None) ->
                 core.scheduler.open(job.number, job.input)
                 core.scheduler.submit(100 + job.number, job.number, job.params)
         for sequence_id, step in core.step():
+            assert isinstance(step, TokenStep)
             assert step.error is None
             number = sequence_id - 100
             decoded[number].append((step.token_id, step.logprob, step.no_speech_prob))
@@ -103,13 +110,13 @@ def test_window_has_the_same_bits_alone_and_among_others(
     assert config is PADDED or config is UNPADDED
     model = lively_model(PADDED if config is PADDED else UNPADDED, dtype)
     everyone = jobs()
-    lonely = warm(ModelRunner(model, SPECIAL, RunnerConfig(20, 16, encode_batch=1)))
+    lonely = warm(ModelRunner(model, SPECIAL, RunnerConfig(20, 32, encode_batch=1)))
     alone: dict[int, Decoded] = {}
     for job in everyone:
         alone |= decode(lonely, [job], None)
     tokens = {token for steps in alone.values() for token, _, _ in steps}
     assert len(tokens) > 40, "a model that always says the same proves nothing"
-    social = warm(ModelRunner(model, SPECIAL, RunnerConfig(20, 16, encode_batch=3)))
+    social = warm(ModelRunner(model, SPECIAL, RunnerConfig(20, 32, encode_batch=3)))
     rng = random.Random(threads)
     n_compared = 0
     for n_neighbours in (1, 3, 7, 15):
@@ -122,7 +129,7 @@ def test_window_has_the_same_bits_alone_and_among_others(
 
 def test_sampled_decoding_with_a_seed_repeats_and_another_seed_differs() -> None:
     runner = warm(
-        ModelRunner(lively_model(UNPADDED), SPECIAL, RunnerConfig(20, 16, encode_batch=2))
+        ModelRunner(lively_model(UNPADDED), SPECIAL, RunnerConfig(20, 32, encode_batch=2))
     )
     audio = window(200, seed=3)
 
@@ -139,11 +146,11 @@ def test_sampled_decoding_with_a_seed_repeats_and_another_seed_differs() -> None
 def test_each_attempt_on_a_lease_has_the_bits_of_a_fresh_window() -> None:
     """Neighbours' rows come and go between the attempts, so the lease is moved about."""
     runner = warm(
-        ModelRunner(lively_model(UNPADDED), SPECIAL, RunnerConfig(20, 16, encode_batch=2))
+        ModelRunner(lively_model(UNPADDED), SPECIAL, RunnerConfig(20, 32, encode_batch=2))
     )
     how = SequenceParams((SPECIAL.sot,), 0, 12, suppress_tokens=(EOT,))
     alone = decode(runner, [Job(0, window(150, seed=9), how)], None)[0]
-    core = EngineCore(Scheduler(SchedulerConfig(6, 4, EOT, 448, 2)), runner)
+    core = EngineCore(Scheduler(SchedulerConfig(6, 8, EOT, 448, 2)), runner)
     neighbours = jobs()[:8]
     core.scheduler.open(50, window(150, seed=9))
     for attempt in range(4):
@@ -154,6 +161,7 @@ def test_each_attempt_on_a_lease_has_the_bits_of_a_fresh_window() -> None:
         steps: Decoded = []
         while len(steps) < 12:
             for sequence_id, step in core.step():
+                assert isinstance(step, TokenStep)
                 if sequence_id == 500 + attempt:
                     steps.append((step.token_id, step.logprob, step.no_speech_prob))
                 elif step.finish in {Finish.EOT, Finish.LENGTH}:

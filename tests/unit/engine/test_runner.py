@@ -17,7 +17,7 @@ from service.decoding.params import SequenceParams
 from service.engine.core import EngineCore
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
-from service.engine.types import Move, MoveKind, RunnerDead, Sampled, Start, WindowInput
+from service.engine.types import Group, Move, MoveKind, RunnerDead, Sampled, Start, WindowInput
 from service.model import WhisperModel
 from tests.unit.engine.fakes import EOT, SPECIAL, window
 from tests.unit.engine.models import lively_model, small_config
@@ -34,8 +34,9 @@ def runner_of(model: WhisperModel | None = None, **config: Any) -> ModelRunner:
 
 def decode(runner: ModelRunner, audio: WindowInput, n_steps: int = 10) -> list[Sampled]:
     runner.encode([(0, audio)])
-    steps = runner.prefill([Start(0, FREE)])
-    return steps + [runner.decode(0, 1)[0] for _ in range(n_steps - 1)]
+    steps = runner.prefill([Start(0, 0, FREE)])
+    steps += [runner.decode([Group(0, 0, 1)])[0] for _ in range(n_steps - 1)]
+    return [step for step in steps if isinstance(step, Sampled)]
 
 
 @pytest.mark.parametrize("rounding", [0, 64])
@@ -84,13 +85,15 @@ def test_nan_in_one_window_reaches_neither_its_neighbour_nor_its_successor() -> 
     expected = decode(runner, good)
     broken = WindowInput(np.full_like(longer.samples, np.nan), 200, 2.0)
     runner.encode([(0, good), (1, broken)])
-    first = runner.prefill([Start(0, FREE), Start(1, FREE)])
+    first = runner.prefill([Start(0, 0, FREE), Start(1, 1, FREE)])
     assert [step.failed for step in first] == [False, True]
     assert first[0] == expected[0]
-    assert runner.decode(0, 1)[0] == expected[1]
+    assert runner.decode([Group(0, 0, 1)])[0] == expected[1]
     runner.encode([(1, good)])
     runner.move([Move(MoveKind.WINDOW, 1, 0)])
-    again = runner.prefill([Start(0, FREE)]) + [runner.decode(0, 1)[0] for _ in range(9)]
+    again = runner.prefill([Start(0, 0, FREE)]) + [
+        runner.decode([Group(0, 0, 1)])[0] for _ in range(9)
+    ]
     assert again == expected
 
 
@@ -98,24 +101,24 @@ def test_nan_while_decoding_fails_that_row_and_the_next_owner_is_well() -> None:
     runner = runner_of()
     expected = decode(runner, window(60, seed=1))
     runner.encode([(0, window(60, seed=1)), (1, window(60, seed=1))])
-    runner.prefill([Start(0, FREE), Start(1, FREE)])
+    runner.prefill([Start(0, 0, FREE), Start(1, 1, FREE)])
     runner.cache.self_[0, 0, 1, 0, 0, 0] = float("nan")
-    steps = runner.decode(0, 2)
+    steps = runner.decode([Group(0, 0, 2)])
     assert [step.failed for step in steps] == [False, True]
     assert steps[0] == expected[1]
     runner.encode([(1, window(60, seed=1))])
-    assert runner.prefill([Start(1, FREE)])[0] == expected[0]
-    assert runner.decode(1, 1)[0] == expected[1]
+    assert runner.prefill([Start(1, 1, FREE)])[0] == expected[0]
+    assert runner.decode([Group(1, 1, 1)])[0] == expected[1]
 
 
 def test_moved_row_goes_on_where_it_was() -> None:
     runner = runner_of()
     expected = decode(runner, window(60, seed=1))
     runner.encode([(slot, window(60, seed=slot)) for slot in (0, 1, 2)])
-    first = runner.prefill([Start(row, FREE) for row in (0, 1, 2)])
-    steps = [first[1], *(runner.decode(0, 3)[1] for _ in range(3))]
+    first = runner.prefill([Start(row, row, FREE) for row in (0, 1, 2)])
+    steps = [first[1], *(runner.decode([Group(0, 0, 3)])[1] for _ in range(3))]
     runner.move([Move(MoveKind.ROW, 1, 0), Move(MoveKind.SWAP, 1, 0)])
-    steps += [runner.decode(0, 1)[0] for _ in range(6)]
+    steps += [runner.decode([Group(0, 0, 1)])[0] for _ in range(6)]
     assert steps == expected
 
 
@@ -234,10 +237,10 @@ def test_step_does_not_wait_for_the_device_but_in_its_one_copy() -> None:
     runner.encode([(0, window(60)), (1, window(60, seed=1))])
     sampled = replace(FREE, temperature=0.5, timestamps=True)
     with NoWaiting():  # type: ignore[no-untyped-call]
-        runner.prefill([Start(0, FREE), Start(1, sampled)])
-        runner.decode(0, 2)
+        runner.prefill([Start(0, 0, FREE), Start(1, 1, sampled)])
+        runner.decode([Group(0, 0, 2)])
         runner.move([Move(MoveKind.SWAP, 1, 0), Move(MoveKind.ROW, 1, 0)])
-        runner.decode(0, 1)
+        runner.decode([Group(0, 0, 1)])
 
 
 def test_warm_up_chooses_an_encoder_batch_and_serves() -> None:

@@ -7,10 +7,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.engine.scheduler import Batch, Scheduler, Window
-from service.engine.types import Finish, MoveKind, Sampled
+from service.decoding.params import AlignParams, DetectParams
+from service.engine.core import groups
+from service.engine.scheduler import Batch, Scheduler
+from service.engine.sequence import Window
+from service.engine.types import Finish, MoveKind, Sampled, Task, TokenStep
 from service.errors import DecodingFailed
-from tests.unit.engine.fakes import EOT, FakeRunner, params, scheduler, take_step, window
+from tests.unit.engine.fakes import EOT, FakeRunner, params, scheduler, several, take_step, window
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -18,7 +21,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @initialize(
         windows=st.integers(1, 6),
-        spare=st.integers(0, 3),
+        spare=st.integers(-9, 3),
         encode_batch=st.integers(1, 3),
         patience=st.integers(0, 7),
     )
@@ -58,10 +61,21 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.open.remove(held.id)
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), n_tokens=st.integers(1, 5))
-    def a_window_is_decoded(self, data: st.DataObject, n_tokens: int) -> None:
+    @rule(data=st.data(), n_tokens=st.integers(1, 5), width=st.integers(1, 5), beam=st.booleans())
+    def a_window_is_decoded(
+        self, data: st.DataObject, n_tokens: int, width: int, beam: bool
+    ) -> None:
+        width = min(width, self.core.config.rows)
+        self.submit(data, params(max_tokens=n_tokens, **several(width, beam)))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), task=st.sampled_from([DetectParams(), AlignParams((101,), (1,), 9)]))
+    def a_window_is_looked_at(self, data: st.DataObject, task: Task) -> None:
+        self.submit(data, task)
+
+    def submit(self, data: st.DataObject, task: Task) -> None:
         window_id = data.draw(st.sampled_from(self.open))
-        self.core.submit(self.new_id(), window_id, params(max_tokens=n_tokens))
+        self.core.submit(self.new_id(), window_id, task)
         if window_id not in self.arrivals:
             self.arrivals.append(window_id)
 
@@ -87,9 +101,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert batch.starting == waiting[: len(batch.starting)], "not in the order of the queue"
         self.nobody_is_passed_unfairly(batch, [w for w in slots if w is not None])
         assert len(batch.starting) <= self.core.encode_batch
-        free_rows = self.core.config.rows - len(running)
-        if len(batch.starting) < min(self.core.encode_batch, len(waiting), free_rows):
-            stuck = waiting[len(batch.starting)]
+        taken = sum(s.n_rows for s in (*running, *batch.starting))
+        n_starting = len(batch.starting)
+        if n_starting < min(self.core.encode_batch, len(waiting)):
+            stuck = waiting[n_starting]
+            if taken + stuck.n_rows > self.core.config.rows:
+                return
             holders = [w for w in slots if w is not None]
             new = [s for s in batch.starting if s.window not in holders]
             assert stuck.window not in holders
@@ -110,7 +127,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert self.ranks[passing.id] < self.ranks[passed.id], "passed by an equal"
                 self.overtaken[passed.id] = self.overtaken.get(passed.id, 0) + 1
                 config = self.core.config
-                patience = min(config.patience, config.rows * self.ranks[passed.id])
+                rounds = min(config.rows, config.windows)
+                patience = min(config.patience, rounds * self.ranks[passed.id])
                 assert self.overtaken[passed.id] <= patience, "passed for ever"
 
     @invariant()
@@ -139,11 +157,17 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 def check(core: Scheduler, open_windows: list[int]) -> None:
     """Rows are compacted and read their own slots, sequences wait or run, slots have one owner."""
-    for number, sequence in enumerate(core.running):
-        assert sequence.row == number
-        assert core.slots[number] is sequence.window
-        assert sequence.window.slot == number
+    n_rows, kinds = 0, {sequence.kind for sequence in core.running}
+    rows: set[int] = set()
+    for sequence in core.running:
+        assert sequence.row is not None
+        assert sequence.window.slot is not None
+        assert core.slots[sequence.window.slot] is sequence.window
         assert sequence.window.sequence is sequence
+        rows |= set(range(sequence.row, sequence.row + sequence.n_rows))
+        n_rows += sequence.n_rows
+    assert len(rows) == n_rows == core.n_rows_used <= core.config.rows
+    assert len(groups(core.running)) == len(kinds), "a kind does not stand side by side"
     for sequence in core.waiting:
         assert sequence.row is None
         assert sequence.window.sequence is sequence
@@ -151,11 +175,10 @@ def check(core: Scheduler, open_windows: list[int]) -> None:
     assert len({id(w) for w in held}) == len(held)
     assert all(core.slots[w.slot or 0] is w for w in held)
     assert {w.id for w in held} <= set(open_windows)
-    assert len(core.running) <= core.config.rows
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestScheduler.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def test_burst_starts_no_more_than_the_encoder_batch_between_two_steps() -> None:
@@ -247,6 +270,7 @@ def test_sequence_ends_where_the_reference_ends(
     core.submit(10, 1, params((101,) * n_prompt, max_tokens))
     core.schedule()
     [(_, step)] = core.update({10: Sampled(token, -1.0)})
+    assert isinstance(step, TokenStep)
     assert step.finish is finish
     assert bool(core.running) is (finish is None)
 

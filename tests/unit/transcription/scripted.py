@@ -7,8 +7,19 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
+from service.decoding.hypotheses import Candidates
 from service.decoding.params import SequenceParams
-from service.engine.types import Move, MoveKind, Sampled, Start, WindowInput
+from service.decoding.words import Alignment
+from service.engine.types import (
+    AlignStart,
+    Group,
+    LanguageProbabilities,
+    Move,
+    MoveKind,
+    Sampled,
+    Start,
+    WindowInput,
+)
 
 Script = Callable[[WindowInput, SequenceParams], Sequence[int]]
 Figures = Callable[[SequenceParams], tuple[float, float]]
@@ -54,17 +65,23 @@ class ScriptedRunner:
             self.encoded.append(window)
             self._slots[slot] = window
 
-    def prefill(self, starts: Sequence[Start]) -> list[Sampled]:
+    def prefill(self, starts: Sequence[Start]) -> list[Sampled | Candidates]:
         for start in starts:
-            window = self._slots[start.row]
+            window = self._slots[start.slot]
             assert window is not None
             self.prompts.append(start.params)
             self._left[start.row] = list(self._script(window, start.params))
             self._said[start.row] = self._figures(start.params)
         return [self._draw(start.row) for start in starts]
 
-    def decode(self, first: int, n_rows: int) -> list[Sampled]:
-        return [self._draw(row) for row in range(first, first + n_rows)]
+    def detect(self, places: Sequence[tuple[int, int]]) -> list[LanguageProbabilities | None]:
+        raise NotImplementedError
+
+    def align(self, starts: Sequence[AlignStart]) -> list[Alignment | None]:
+        raise NotImplementedError
+
+    def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
+        return [self._draw(group.row + n) for group in groups for n in range(group.n_windows)]
 
     def _draw(self, row: int) -> Sampled:
         token = self._left[row].pop(0)

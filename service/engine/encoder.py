@@ -1,0 +1,117 @@
+"""Encodes windows into their cross slots, as many together as pays and fits.
+
+waveform -> mel -> encoder -> cross keys and values in a slot. Knows nothing about tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import torch
+
+from service.audio.mel import LogMelSpectrogram, Padding
+from service.engine.types import WindowInput
+from service.metrics import Metrics
+from service.model import KVCache, WhisperModel
+from service.model.probe import POSITION_MULTIPLE
+
+logger = logging.getLogger(__name__)
+
+_TRIED_BATCHES = (1, 2, 4, 8)
+_WORTH = 0.9
+"""A larger encoder batch has to cost less than this share of the smaller one, a window."""
+
+
+class WindowEncoder:
+    """The encoder's half of the runner.
+
+    Args:
+        model: on its device.
+        cache: whose cross slots are written.
+        padding: how a window is filled up.
+        metrics: where batches are counted.
+
+    Attributes:
+        together: windows that are encoded in one forward.
+    """
+
+    def __init__(
+        self, model: WhisperModel, cache: KVCache, padding: Padding, metrics: Metrics
+    ) -> None:
+        self.together = 1
+        self._model = model
+        self._cache = cache
+        self._padding = padding
+        self._metrics = metrics
+        self._mel = LogMelSpectrogram(model.config.n_mels, model.device)
+
+    def encode(self, windows: Sequence[tuple[int, WindowInput]]) -> None:
+        """Encode windows into their cross slots; those of one length go together."""
+        groups: dict[int, list[tuple[int, WindowInput]]] = {}
+        for slot, window in windows:
+            n_frames = self._model.config.window_frames(window.content_frames)
+            groups.setdefault(n_frames, []).append((slot, window))
+        for n_frames, group in groups.items():
+            self._encode_group(group, n_frames)
+
+    def measure(self) -> None:
+        """Settle on the batch after which a larger one no longer pays."""
+        self.together = self._measured()
+
+    def _encode_group(self, group: list[tuple[int, WindowInput]], n_frames: int) -> None:
+        """Encode windows of one length, in batches that fit."""
+        together = self.together if n_frames // 2 % POSITION_MULTIPLE == 0 else 1
+        while group:
+            batch, group = group[:together], group[together:]
+            try:
+                self._encode_batch(batch, n_frames)
+            except RuntimeError as error:
+                if len(batch) == 1 or not _is_out_of_memory(error):
+                    raise
+                together = self.together = len(batch) // 2
+                logger.warning("encoder batch lowered to %d: out of memory", together)
+                group = batch + group
+
+    def _encode_batch(self, batch: list[tuple[int, WindowInput]], n_frames: int) -> None:
+        inputs = [(w.samples, w.content_frames, w.log_maximum) for _, w in batch]
+        mel = self._mel.windows(inputs, n_frames, self._padding)
+        cross_kv = self._model.decoder.cross_kv(self._model.encode(mel))
+        for (slot, _), key_value in zip(batch, cross_kv, strict=True):
+            self._cache.write_cross(slot, key_value)
+        self._metrics.encoder_batches.inc()
+        self._metrics.encoder_windows.inc(len(batch))
+        self._metrics.encoder_batch_size.observe(len(batch))
+
+    def _measured(self) -> int:
+        """Return the encoder batch after which a larger one no longer pays."""
+        config = self._model.config
+        best, best_s = 1, float("inf")
+        if config.n_audio_ctx % POSITION_MULTIPLE:
+            return best
+        for n_windows in _TRIED_BATCHES:
+            if n_windows > self._cache.windows:
+                break
+            mel = torch.zeros(
+                n_windows, config.n_mels, config.max_frames, device=self._cache.device
+            )
+            try:
+                self._model.encode(mel)
+                began = time.perf_counter()
+                self._model.encode(mel).sum().item()
+                window_s = (time.perf_counter() - began) / n_windows
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                break
+            if window_s > _WORTH * best_s:
+                break
+            best, best_s = n_windows, window_s
+        logger.info("encode_batch %d: %.1f ms a window", best, 1000 * best_s)
+        return best
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the CPU's allocator, ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
