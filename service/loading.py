@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LEAST_ROWS = 8
 """A beam search of usual width fits, however few windows there are."""
+_MOST_HYPOTHESES = 16
+"""Of one window, so that one request does not take all rows."""
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -126,7 +128,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
     serving = Serving(
         engine,
         Transcriber(
-            _facts(checkpoint),
+            _facts(checkpoint, runner.config.rows),
             checkpoint.tokenizer,
             LogMelSpectrogram(model.config.n_mels).maximum,
             silero,
@@ -185,7 +187,7 @@ def _special_tokens(checkpoint: Checkpoint) -> SpecialTokens:
     )
 
 
-def _facts(checkpoint: Checkpoint) -> ModelFacts:
+def _facts(checkpoint: Checkpoint, rows: int) -> ModelFacts:
     generation = checkpoint.generation
     return ModelFacts(
         name=checkpoint.name,
@@ -195,6 +197,7 @@ def _facts(checkpoint: Checkpoint) -> ModelFacts:
         suppress_tokens=generation.suppress_tokens,
         begin_suppress_tokens=generation.begin_suppress_tokens,
         max_initial_timestamp_index=generation.max_initial_timestamp_index,
+        max_hypotheses=min(rows, _MOST_HYPOTHESES),
     )
 
 
