@@ -10,24 +10,14 @@ from typing import Any
 import pytest
 
 from service import errors
-from service.api.app import create_app
-from service.api.deps import ApiConfig, Services, Serving
-from service.audio.decode import AudioDecoder, AudioLimits
-from service.metrics import Metrics
+from tests.api.schema import app_schema
 
 UPLOADS = ("/transcribe", "/v1/audio/transcriptions", "/v1/audio/translations")
 
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    async def load() -> Serving:
-        raise AssertionError("nothing is served")
-
-    limits = AudioLimits(
-        max_upload_bytes=1, max_audio_s=1, max_channels=1, max_decoded_bytes=1, decode_timeout_s=1
-    )
-    services = Services(ApiConfig("m"), Metrics(), AudioDecoder(limits, max_children=1), load)
-    return create_app(services).openapi()
+    return app_schema()
 
 
 @pytest.fixture(scope="module")
