@@ -18,11 +18,11 @@ ARGS ?=
 MINUTES ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sdks serve test check format bench soak audit manifests clean
+.PHONY: help setup sdks serve test test-browser check format bench soak audit manifests clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="..."]'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install everything into .venv (done by the other targets too)
 
@@ -45,6 +45,9 @@ $(VENV)/openai-%: | $(STAMP)
 
 test: $(STAMP) $(SDKS) ## Run the tests; ARGS="tests/unit -k mel"
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(STAMP) ## Run the tests of the page and of /docs in a real Chromium, which must be there
+	@REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
 
 check: $(STAMP) ## Formatting, lint, types and import contracts
 	$(BIN)/ruff format --check $(CODE)

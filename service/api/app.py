@@ -18,7 +18,7 @@ from service.api.auth import require_key
 from service.api.deps import Services
 from service.api.middleware import RequestScope
 from service.api.openapi_errors import EVERYWHERE, without_422
-from service.api.routes import models, openai, ops, transcribe
+from service.api.routes import docs, models, openai, ops, page, transcribe
 
 
 def create_app(services: Services) -> FastAPI:
@@ -45,11 +45,14 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         responses=EVERYWHERE,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.services = services
     for family in (transcribe, openai, models):
         app.include_router(family.router, dependencies=[Depends(require_key)])
-    app.include_router(ops.router)  # probes and metrics are open
+    for family in (ops, page, docs):  # open to everybody
+        app.include_router(family.router)
     errors.install(app)
     without_422(app)
     if services.config.cors_origins:

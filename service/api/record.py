@@ -28,8 +28,11 @@ logger = logging.getLogger("service.api")
 
 STATUS_LEFT = 499
 """In the log and the metrics, where the client left before its answer (nginx's number)."""
-QUIET = frozenset({"/health", "/healthz", "/livez", "/ping", "/readyz", "/metrics"})
-"""Asked every few seconds by machines: not worth a line each."""
+QUIET = frozenset(
+    {"/health", "/healthz", "/livez", "/ping", "/readyz", "/metrics"}
+    | {"/", "/web/{name}", "/web/facts.json", "/docs", "/docs/{name}", "/openapi.json"}
+)
+"""Asked every few seconds by machines, or a dozen at once by a browser: not worth a line each."""
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 

@@ -50,10 +50,10 @@ def test_torch_is_pinned_without_a_build_so_that_any_index_will_do(repository: P
 
 def test_the_readme_and_the_makefile_name_the_same_targets(repository: Path) -> None:
     makefile = (repository / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
-    assert {"setup", "serve", "test", "check", "bench", "help"} <= targets
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    assert {"setup", "serve", "test", "test-browser", "check", "bench", "help"} <= targets
     readme = (repository / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"\bmake ([a-z]+)", "\n".join(_code(readme))))
+    named = set(re.findall(r"\bmake ([a-z-]+)", "\n".join(_code(readme))))
     assert named, "the README shows no make command"
     assert named <= targets
 
