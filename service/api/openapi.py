@@ -33,18 +33,32 @@ TIMEOUT = {
 }
 
 
-def _options_schema() -> dict[str, Any]:
-    return TranscribeOptions.model_json_schema()["properties"]  # type: ignore[no-any-return]
+def _options_schema() -> dict[str, dict[str, Any]]:
+    """Return the schema of each option: one that may be left out is not null on the wire."""
+    properties = TranscribeOptions.model_json_schema()["properties"]
+    return {name: _without_null(schema) for name, schema in properties.items()}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    given = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
+    for kind in schema.get("anyOf", ()):
+        given |= kind if kind != {"type": "null"} else {}
+    if given.get("default", "") is None:
+        del given["default"]
+    return given
 
 
 def _parameters() -> list[dict[str, Any]]:
+    """Return the options in the query, for raw bodies: without defaults, which a form has too."""
     options = [
         {
             "name": name,
             "in": "query",
             "required": False,
-            "description": schema.get("description", ""),
-            "schema": {key: value for key, value in schema.items() if key != "description"},
+            "description": f"{schema.get('description', '')} (not beside the same in a form)",
+            "schema": {
+                key: value for key, value in schema.items() if key not in ("description", "default")
+            },
         }
         for name, schema in _options_schema().items()
     ]

@@ -8,8 +8,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.api.live import LiveServer
 from tests.browser.conftest import OpenPage
+from tests.browser.steps import FILE, give, in_state, payload
 from tests.browser.talking import Talk
-from tests.browser.test_transcribing import FILE, give, in_state
 
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 800}
@@ -65,8 +65,8 @@ def test_every_state_is_accessible_and_fits(
     page.locator("#segments .time").first.click()
     expect(page.locator("#segments .current")).to_have_count(1)
     check("done")
-    long_name = {"name": "x" * 200, "mimeType": "text/plain", "buffer": b"no audio"}
-    page.set_input_files("#file", files=[long_name])  # type: ignore[list-item]
+    long_name = payload("x" * 200, b"no audio")
+    page.set_input_files("#file", files=[long_name])
     check("failed")
 
 
@@ -82,10 +82,12 @@ def test_the_schemes_differ(talking: LiveServer, open_page: OpenPage) -> None:
 
 def test_a_keyboard_is_enough(talking: LiveServer, open_page: OpenPage) -> None:
     page = open_page(talking)
+    # Chromium hands its choosers over from now on; asked only when a key is pressed, it may be late.
+    page.on("filechooser", lambda chooser: None)
     tab_to(page, page.get_by_role("button", name="Choose a file"))
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
-    chooser.value.set_files(files=[FILE])  # type: ignore[list-item]
+    chooser.value.set_files(files=[FILE])
     in_state(page, "done")
     wave = page.get_by_role("slider", name="Position in the recording")
     tab_to(page, wave)

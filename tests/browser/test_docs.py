@@ -7,6 +7,7 @@ from playwright.sync_api import expect
 
 from tests.api.live import LiveServer
 from tests.browser.conftest import OpenPage
+from tests.browser.steps import payload
 from tests.browser.talking import RECORDING, SEGMENTS
 
 
@@ -27,9 +28,7 @@ def test_a_recording_is_transcribed_from_the_description(
     page = open_page(talking, "/docs")
     operation = page.locator(".opblock", has_text="Transcribe a recording")
     operation.locator(".opblock-summary-control").click()
-    operation.locator("input[type=file]").set_input_files(
-        files=[{"name": "talk.wav", "mimeType": "audio/wav", "buffer": RECORDING}]
-    )
+    operation.locator("input[type=file]").set_input_files(files=[payload("talk.wav", RECORDING)])
     operation.get_by_role("button", name="Execute").click()
     expect(operation.locator(".live-responses-table .response-col_status").last).to_contain_text(
         "200"

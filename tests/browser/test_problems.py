@@ -20,9 +20,8 @@ from tests.api.live import (
     wav,
 )
 from tests.browser.conftest import OpenPage
+from tests.browser.steps import FILE, give, in_state, payload
 from tests.browser.talking import RECORDING, Talk
-from tests.browser.test_transcribing import FILE, give, in_state
-
 
 
 def problem(page: Page) -> tuple[str, str]:
@@ -32,9 +31,7 @@ def problem(page: Page) -> tuple[str, str]:
 
 def test_what_is_no_audio_is_refused_in_words(talking: LiveServer, open_page: OpenPage) -> None:
     page = open_page(talking)
-    page.set_input_files(
-        "#file", files=[{"name": "notes.txt", "mimeType": "text/plain", "buffer": b"notes"}]
-    )
+    page.set_input_files("#file", files=[payload("notes.txt", b"notes")])
     in_state(page, "failed")
     title, text = problem(page)
     assert title == "That is no recording that can be read"
@@ -54,10 +51,10 @@ def test_what_need_not_be_sent_is_refused_at_once(
     talking: LiveServer, open_page: OpenPage, size: int, title: str, text: str
 ) -> None:
     page = open_page(talking)
-    file = {"name": "long.wav", "mimeType": "audio/wav", "buffer": bytes(size)}
+    file = payload("long.wav", bytes(size))
     with page.expect_response("**/web/facts.json"):
         page.reload()
-    page.set_input_files("#file", files=[file])  # type: ignore[list-item]
+    page.set_input_files("#file", files=[file])
     in_state(page, "failed")
     shown = problem(page)
     assert title in shown[0]
@@ -65,9 +62,7 @@ def test_what_need_not_be_sent_is_refused_at_once(
     assert talking.metric("earshot_upload_bytes_total") == 0
 
 
-def test_a_busy_server_is_tried_again(
-    talking: LiveServer, talk: Talk, open_page: OpenPage
-) -> None:
+def test_a_busy_server_is_tried_again(talking: LiveServer, talk: Talk, open_page: OpenPage) -> None:
     page = open_page(talking)
     talk.hold_at("Good mor")
     with (
@@ -109,8 +104,8 @@ def test_a_connection_that_breaks_within_the_words_is_no_transcript(
     limits = Limits(api={"max_request_timeout_s": 0.75})
     with LiveServer(services_of(parts, limits)) as live:
         page = open_page(live)
-        long = {"name": "long.wav", "mimeType": "audio/wav", "buffer": wav(noise(50.0))}
-        page.set_input_files("#file", files=[long])  # type: ignore[list-item]
+        long = payload("long.wav", wav(noise(50.0)))
+        page.set_input_files("#file", files=[long])
         in_state(page, "failed")
         title, text = problem(page)
         assert title == "It took too long"
@@ -123,7 +118,7 @@ def test_a_server_that_is_gone_is_reported(parts: Parts, open_page: OpenPage) ->
         page = open_page(live)
         expect(page.locator("#service")).to_have_attribute("data-status", "ready")
     expect(page.locator("#service")).to_have_attribute("data-status", "unreachable")
-    page.set_input_files("#file", files=[FILE])  # type: ignore[list-item]
+    page.set_input_files("#file", files=[FILE])
     in_state(page, "failed")
     assert problem(page)[0] == "The connection is gone"
 
@@ -134,7 +129,7 @@ def test_the_page_is_there_before_the_model_is(parts: Parts, open_page: OpenPage
         with LiveServer(services_of(parts, Limits(), wait), ready=False) as live:
             page = open_page(live)
             expect(page.locator("#service-text")).to_have_text("starting")
-            page.set_input_files("#file", files=[FILE])  # type: ignore[list-item]
+            page.set_input_files("#file", files=[FILE])
             in_state(page, "failed")
             assert problem(page)[0] == "The model is still being loaded"
             opened.set()

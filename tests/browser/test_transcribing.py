@@ -11,21 +11,11 @@ from playwright.sync_api import Page, expect
 
 from tests.api.live import LiveServer, until
 from tests.browser.conftest import OpenPage
+from tests.browser.steps import give, in_state
 from tests.browser.talking import RECORDING, SEGMENTS, WITHDRAWN, Talk
 from tests.process.running import Running
 
-FILE = {"name": "talk; 1.wav", "mimeType": "audio/wav", "buffer": RECORDING}
 TEXT = " ".join(text for _, _, text in SEGMENTS)
-
-
-def give(page: Page) -> None:
-    """Choose the recording, once the page knows what the service can do."""
-    expect(page.locator("#service")).to_have_attribute("data-status", "ready")
-    page.set_input_files("#file", files=[FILE])  # type: ignore[list-item]
-
-
-def in_state(page: Page, state: str) -> None:
-    expect(page.locator("body")).to_have_attribute("data-state", state)
 
 
 def segments(page: Page) -> list[str]:
@@ -96,7 +86,8 @@ def test_a_file_that_is_dropped_is_transcribed(talking: LiveServer, open_page: O
             const fire = (name) => document.body.dispatchEvent(new DragEvent(
                 name, { dataTransfer: transfer, bubbles: true, cancelable: true }));
             fire("dragenter");
-            if (!document.getElementById("veil").classList.contains("shown")) throw Error("no veil");
+            const { classList } = document.getElementById("veil");
+            if (!classList.contains("shown")) throw Error("no veil");
             fire("drop");
         }""",
         list(RECORDING),

@@ -1,4 +1,4 @@
-"""`/docs`: the description in `/openapi.json` to read and to try, without a request to anywhere else.
+"""`/docs`: the description in `/openapi.json` to read and to try, from this origin alone.
 
 Swagger UI's files come from a package (ADR 9), because FastAPI's own page loads them from a content
 delivery network. Knows nothing about what is described.

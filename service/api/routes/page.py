@@ -1,8 +1,8 @@
 """The page at `/`: its files, and the few facts about this service that it is drawn from.
 
-Knows nothing about what the page does: that is in `service/api/web/`, plain HTML, CSS and JavaScript
-modules, read once at import. The page needs no key, and it sends nothing to another origin: the
-policy below is what browsers hold it to.
+Knows nothing about what the page does: that is in `service/api/web/`, plain HTML, CSS and
+JavaScript modules, read once at import. The page needs no key, and it sends nothing to another
+origin: the policy below is what browsers hold it to.
 """
 
 from __future__ import annotations

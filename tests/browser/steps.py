@@ -1,0 +1,26 @@
+"""What a person does on the page, as functions."""
+
+from __future__ import annotations
+
+from playwright.sync_api import FilePayload, Page, expect
+
+from tests.browser.talking import RECORDING
+
+
+def payload(name: str, content: bytes) -> FilePayload:
+    """Return a file, as the browser takes it."""
+    return FilePayload(name=name, mimeType="application/octet-stream", buffer=content)
+
+
+FILE = payload("talk; 1.wav", RECORDING)
+
+
+def give(page: Page) -> None:
+    """Choose the recording, once the page knows what the service can do."""
+    expect(page.locator("#service")).to_have_attribute("data-status", "ready")
+    page.set_input_files("#file", files=[FILE])
+
+
+def in_state(page: Page, state: str) -> None:
+    """Wait for the page to be in a state."""
+    expect(page.locator("body")).to_have_attribute("data-state", state)
