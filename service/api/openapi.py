@@ -5,23 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from service.api.deadline import HEADER
-from service.api.form_schema import sse_schema
+from service.api.form_schema import form_properties, sse_schema
 from service.api.openapi_errors import UPLOADS
+from service.api.openapi_events import EVENTS, EXAMPLE, as_stream
 from service.api.schemas import TranscribeOptions
 
-_EVENTS = """Each event is `event: NAME` and one line of JSON `data` with `type` = NAME:
-
-- `started` {id, model, duration_s}
-- `language` {language, probability, window}, where it was detected
-- `token` {index, window, attempt, token_id, text, logprob}, and `timestamp_s` for a timestamp
-- `retract` {window, from_index, reason}: tokens from that index on are void
-- `segment` {id, window, seek, start_s, end_s, text, tokens, temperature, avg_logprob,
-  compression_ratio, no_speech_prob, attempts, language}
-- `done` {id, model, text, language, language_probability, duration_s, segments,
-  coverage, uncovered, usage, timings}
-- `error` {error: {message, type, param, code}}, the last event where something failed
-
-Lines that begin with a colon are comments that keep the connection alive."""
+_TELLS = """Each event is `event: NAME` and a line of JSON `data` with `type` = NAME; the schema of
+each is in `x-events`. The texts of all tokens that no `retract` made void, joined and stripped, are
+the `text` of `done`. Where something fails after the first byte, the last event is `error`, with
+the object that a refusal has. Lines that begin with a colon are comments that keep the connection
+alive."""
 
 
 TIMEOUT = {
@@ -33,46 +26,46 @@ TIMEOUT = {
 }
 
 
-def _options_schema() -> dict[str, dict[str, Any]]:
-    """Return the schema of each option: one that may be left out is not null on the wire."""
-    properties = TranscribeOptions.model_json_schema()["properties"]
-    return {name: _without_null(schema) for name, schema in properties.items()}
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    given = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
-    for kind in schema.get("anyOf", ()):
-        given |= kind if kind != {"type": "null"} else {}
-    if given.get("default", "") is None:
-        del given["default"]
-    return given
+_SAID = ("description", "examples")
 
 
 def _parameters() -> list[dict[str, Any]]:
-    """Return the options in the query, for raw bodies: without defaults, which a form has too."""
+    """Return the options in the query: for raw bodies, as a form has them as its fields."""
     options = [
         {
             "name": name,
             "in": "query",
             "required": False,
-            "description": f"{schema.get('description', '')} (not beside the same in a form)",
-            "schema": {
-                key: value for key, value in schema.items() if key not in ("description", "default")
-            },
+            "description": schema.get("description", ""),
+            "schema": {key: value for key, value in schema.items() if key not in _SAID},
         }
-        for name, schema in _options_schema().items()
+        for name, schema in form_properties(TranscribeOptions).items()
     ]
     return [*options, TIMEOUT]
 
 
+def _field(schema: dict[str, Any], default: object) -> dict[str, Any]:
+    """Return the schema of a form's field: pages that show the form fill in what it means.
+
+    Without a default they would fill in "string", the largest number, or yes.
+    """
+    if schema.get("type") == "string" and "enum" not in schema:
+        return schema | {"examples": [""]}
+    return schema | ({} if default is None else {"default": default})
+
+
 def _request_body() -> dict[str, Any]:
     audio = {"type": "string", "format": "binary"}
-    form = {"type": "object", "properties": {"file": audio, **_options_schema()}}
+    options = {
+        name: _field(schema, TranscribeOptions.model_fields[name].default)
+        for name, schema in form_properties(TranscribeOptions).items()
+    }
+    form = {"type": "object", "properties": {"file": audio, **options}, "required": ["file"]}
     raw = {"schema": audio}
     return {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": {**form, "required": ["file"]}},
+            "multipart/form-data": {"schema": form},
             "audio/*": raw,
             "application/octet-stream": raw,
         },
@@ -85,8 +78,12 @@ TRANSCRIBE: dict[str, Any] = {
         200: {
             "description": "the transcript: events, or with `stream=false` the `done` object",
             "content": {
-                "text/event-stream": {"schema": sse_schema(_EVENTS)},
-                "application/json": {"schema": {"type": "object"}},
+                "text/event-stream": {
+                    "schema": sse_schema(_TELLS),
+                    "example": as_stream(EXAMPLE),
+                    "x-events": EVENTS,
+                },
+                "application/json": {"schema": EVENTS["done"], "example": EXAMPLE[-1]},
             },
         },
         **UPLOADS,

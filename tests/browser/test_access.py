@@ -82,7 +82,7 @@ def test_the_schemes_differ(talking: LiveServer, open_page: OpenPage) -> None:
 
 def test_a_keyboard_is_enough(talking: LiveServer, open_page: OpenPage) -> None:
     page = open_page(talking)
-    # Chromium hands its choosers over from now on; asked only when a key is pressed, it may be late.
+    # From now on choosers are handed over; asked for when a key is pressed, it may be too late.
     page.on("filechooser", lambda chooser: None)
     tab_to(page, page.get_by_role("button", name="Choose a file"))
     with page.expect_file_chooser() as chooser:

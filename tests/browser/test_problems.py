@@ -6,6 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from service.api.keys import ApiKeys
 from service.engine.engine import EngineState
 from tests.api.live import (
     DEADLINE_S,
@@ -110,6 +111,26 @@ def test_a_connection_that_breaks_within_the_words_is_no_transcript(
         title, text = problem(page)
         assert title == "It took too long"
         assert "0.75" in text
+        live.until_idle()
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(parts: Parts, open_page: OpenPage) -> None:
+    limits = Limits(api={"api_keys": ApiKeys(["a key"])})
+    with LiveServer(services_of(parts, limits)) as live:
+        page = open_page(live)
+        give(page)
+        in_state(page, "failed")
+        assert problem(page)[0] == "This server wants an API key"
+        key = page.get_by_label("API key")
+        expect(key).to_be_focused()
+        key.fill("a key")
+        page.get_by_role("button", name="Try again").click()
+        in_state(page, "done")
+        expect(page.locator("#curl")).to_contain_text("Bearer $EARSHOT_API_KEY")
+        page.reload()
+        expect(key).to_have_value("a key")
+        give(page)
+        in_state(page, "done")
         live.until_idle()
 
 

@@ -1,7 +1,7 @@
 """`/docs`: the description in `/openapi.json` to read and to try, from this origin alone.
 
-Swagger UI's files come from a package (ADR 9), because FastAPI's own page loads them from a content
-delivery network. Knows nothing about what is described.
+Swagger UI's files come from a package (ADR 11), because FastAPI's own page loads them from a
+content delivery network. Knows nothing about what is described.
 """
 
 from __future__ import annotations

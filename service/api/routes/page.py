@@ -88,6 +88,7 @@ async def facts(services: Annotated[Services, Depends(get_services)]) -> JSONRes
         "model": config.model_id,
         "version": config.version,
         "max_upload_bytes": config.max_upload_bytes,
+        "needs_key": len(config.api_keys) > 0,
         "options": list(TranscribeOptions.model_fields),
         "languages": None,
     }

@@ -12,12 +12,13 @@ export class Options {
     this.keyField.hidden = !this.keyInput.value;
     this.keyInput.addEventListener("input", () => sessionStorage.setItem(KEY, this.keyInput.value));
     form.addEventListener("submit", (event) => event.preventDefault());
-    this.offer({ options: ["temperature", "initial_prompt", "without_timestamps"], languages: {} });
+    this.offer({ options: [], languages: {} });
   }
 
   /** Offer what this service and its model can do. */
-  offer({ options, languages }) {
+  offer({ options, languages, needs_key = false }) {
     this.known = new Set(options);
+    if (needs_key) this.keyField.hidden = false;
     const names = Object.entries(languages ?? {});
     for (const label of this.form.querySelectorAll("[data-option]")) {
       const of = label.dataset.option;
@@ -42,12 +43,13 @@ export class Options {
 
   /** Return names and values of the options that are not at their defaults. */
   read() {
-    const { language, task, temperature, initial_prompt, timestamps, word_timestamps } = this.form.elements;
+    const { language, task, temperature, initial_prompt, hotwords, timestamps, word_timestamps } = this.form.elements;
     const chosen = [
       ["language", language.value, ""],
       ["task", task.value, "transcribe"],
-      ["temperature", temperature.value || "0", "0"],
+      ["temperature", temperature.value, ""],
       ["initial_prompt", initial_prompt.value.trim(), ""],
+      ["hotwords", hotwords.value.trim(), ""],
       ["without_timestamps", String(!timestamps.checked), "false"],
       ["word_timestamps", String(word_timestamps.checked && timestamps.checked), "false"],
     ];

@@ -35,8 +35,10 @@ export class Transcript {
     this.pending.push({ index, window, id: token_id, span, withdrawn: false });
   }
 
-  /** Strike the tokens out; they stay to be seen until the next window has words. */
+  /** Strike the tokens out; they stay to be seen until more is withdrawn or the next window has words. */
   retract({ from_index }) {
+    for (const token of this.pending) if (token.withdrawn) token.span?.remove();
+    this.pending = this.pending.filter((token) => !token.withdrawn);
     for (const token of this.pending) {
       if (token.index < from_index || token.withdrawn) continue;
       token.withdrawn = true;
