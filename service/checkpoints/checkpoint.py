@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.checkpoints.alignment_heads import alignment_heads
 from service.checkpoints.state import CheckpointState
 from service.model.config import WhisperConfig
 from service.model.empty import empty_model
@@ -71,21 +72,15 @@ def default_generation(config: WhisperConfig, tokenizer: WhisperTokenizer) -> Ge
     """Return what openai/whisper does for a model that does not say how to decode it.
 
     Non-speech and control tokens are never sampled, blank and end-of-text do not come first, and
-    all heads of the upper half of the decoder count as following the audio.
+    the heads that OpenAI published for a model of this size follow the audio.
     """
     suppressed = {*tokenizer.non_speech_tokens, *tokenizer.control_tokens}
     return GenerationConfig(
         is_multilingual=tokenizer.is_multilingual,
         suppress_tokens=tuple(sorted(suppressed)),
         begin_suppress_tokens=(*tokenizer.blank_tokens, tokenizer.eot),
-        alignment_heads=upper_heads(config),
+        alignment_heads=alignment_heads(config),
     )
-
-
-def upper_heads(config: WhisperConfig) -> tuple[tuple[int, int], ...]:
-    """Return every (layer, head) of the upper half of the decoder."""
-    layers = range(config.n_text_layer // 2, config.n_text_layer)
-    return tuple((layer, head) for layer in layers for head in range(config.n_text_head))
 
 
 def build_model(

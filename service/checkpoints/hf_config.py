@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service.checkpoints.checkpoint import GenerationConfig, default_generation, upper_heads
+from service.checkpoints.alignment_heads import alignment_heads
+from service.checkpoints.checkpoint import GenerationConfig, default_generation
 from service.errors import CheckpointError
 from service.model.config import WhisperConfig
 from service.text.tokenizer import WhisperTokenizer
@@ -84,7 +85,7 @@ def generation_from_json(
         is_multilingual=tokenizer.is_multilingual,
         suppress_tokens=_ids(path, content, "suppress_tokens", config.n_vocab),
         begin_suppress_tokens=_ids(path, content, "begin_suppress_tokens", config.n_vocab),
-        alignment_heads=heads or upper_heads(config),
+        alignment_heads=heads or alignment_heads(config),
         max_initial_timestamp_index=latest,
     )
 
