@@ -85,8 +85,8 @@ def _write_hf(
             tokenizer=checkpoint.tokenizer,
             generation=checkpoint.generation,
             dtype=dtype,
+            progress=progress,
         )
-    progress(sum(torch.Size(shape).numel() for shape in checkpoint.state.shapes.values()))
 
 
 def _write_openai(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from service.checkpoints.hf_config import (
     generation_to_json,
 )
 from service.checkpoints.names import Naming
-from service.checkpoints.state import CheckpointState, split_state
+from service.checkpoints.state import CheckpointState, parts_of
 from service.checkpoints.tensors import (
     RenamedSource,
     SafetensorsSource,
@@ -136,6 +136,7 @@ def save_hf_folder(
     tokenizer: WhisperTokenizer | None = None,
     generation: GenerationConfig | None = None,
     dtype: torch.dtype | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write a model folder that Earshot and transformers read.
 
@@ -146,15 +147,16 @@ def save_hf_folder(
         tokenizer: written as tokenizer.json if given; `load_checkpoint` needs one.
         generation: written as generation_config.json if given.
         dtype: of the weights in the file; None keeps theirs.
+        progress: told how many numbers were made ready to be written.
 
     Raises:
         CheckpointError: if a parameter is missing or has the wrong shape.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: tensor.detach().to("cpu", dtype or tensor.dtype, copy=True).contiguous()
-        for name, tensor in split_state(state, config, Naming.HF).items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in parts_of(state, config, Naming.HF):
+        tensors[name] = tensor.detach().to("cpu", dtype or tensor.dtype, copy=True).contiguous()
+        progress(tensor.numel())
     stored = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     _write_json(folder / "config.json", config_to_json(config, tokenizer, stored))
     if generation is not None:

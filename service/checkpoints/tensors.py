@@ -23,6 +23,11 @@ _DTYPES = {
 }
 
 
+_UNPICKLING = (
+    *(RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, ArithmeticError, MemoryError),
+)
+"""What `torch.load` raises over damaged files; its unpickler trusts their structure."""
 _SHORT = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -164,8 +169,9 @@ def load_torch(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: refused, it holds more than tensors and plain values, or is damaged"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not readable as a PyTorch file: {error}") from error
+    except _UNPICKLING as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path}: not readable as a PyTorch file: {what}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dictionary, found {type(content).__name__}")
     return content
@@ -179,7 +185,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")

@@ -25,8 +25,19 @@ LIVE_CHARACTERS = 1000
 def complain(message: str) -> None:
     """Write one line on stderr."""
     sys.stdout.flush()
-    line = " ".join(message.split())
+    line = visible(" ".join(message.split()))
     print(f"earshot: {line}", file=sys.stderr, flush=True)  # noqa: T201 - for a person
+
+
+def visible(text: str) -> str:
+    """Return a text with what a terminal would obey, or could not show, spelled out.
+
+    Names and metadata come from files of strangers.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 class TranscriptDisplay:

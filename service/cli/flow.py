@@ -10,7 +10,7 @@ from typing import Any
 
 from service.build import model_source
 from service.checkpoints.opened import open_model
-from service.cli.display import complain
+from service.cli.display import complain, visible
 from service.errors import ServiceError
 from service.inspection.flow import UnknownPart, build_flow, choose, weight_stats
 from service.inspection.flow_report import heading, notes, report
@@ -41,17 +41,14 @@ def flow_model(
     for sentence in model.contradictions:
         complain(f"warning: {model.source}: {sentence}")
     if as_json:
-        text = json.dumps(
-            report(model, flow, file=model.source, component=component, stats=stats),
-            ensure_ascii=False,
-        )
+        text = json.dumps(report(model, flow, file=model.source, component=component, stats=stats))
     else:
         plain = ascii_only or not _can_draw()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         drawing = draw(flow, ASCII if plain else UNICODE, width)
         lines = [heading(model), "", *drawing, "", *notes(model)]
         lines += _table(stats) if with_stats else []
-        text = "\n".join(lines)
+        text = "\n".join(map(visible, lines))
         text = text.encode("ascii", "backslashreplace").decode() if plain else text
     print(text)  # noqa: T201 - the result
     return 0

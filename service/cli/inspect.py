@@ -13,7 +13,7 @@ from rich.table import Table
 
 from service.build import model_source
 from service.checkpoints.opened import open_model
-from service.cli.display import complain
+from service.cli.display import complain, visible
 from service.errors import ServiceError
 from service.inspection import ModelDescription, describe
 from service.inspection.listing import FIGURES, Watch, list_tensors
@@ -70,7 +70,7 @@ def validate_model(settings: Settings, *, as_json: bool) -> int:
     if as_json:
         _print_json(report.to_json())
     else:
-        print("\n".join(_verdict(report)))  # noqa: T201 - the result
+        print("\n".join(map(visible, _verdict(report))))  # noqa: T201 - the result
     return 0 if report.valid else UNUSABLE
 
 
@@ -102,22 +102,23 @@ def _console() -> Console:
 
 
 def _print_json(content: object) -> None:
-    print(json.dumps(content, ensure_ascii=False))  # noqa: T201 - the result
+    print(json.dumps(content))  # noqa: T201 - the result
 
 
 def show(model: ModelDescription, console: Console) -> None:
     """Print a description for a person."""
-    console.print(f"{model.name}: {model.format}, {model.nbytes / 1e6:,.1f} MB", markup=False)
-    console.print(model.source, style="dim", markup=False)
+    heading = f"{model.name}: {model.format}, {model.nbytes / 1e6:,.1f} MB"
+    console.print(visible(heading), markup=False)
+    console.print(visible(model.source), style="dim", markup=False)
     for remark in model.remarks:
-        console.print(f"remark: {remark}", markup=False)
+        console.print(visible(f"remark: {remark}"), markup=False)
     if model.dims:
         console.print(_pairs("dimension", {name: str(n) for name, n in model.dims.items()}))
         parameters = {part: f"{n:,}" for part, n in model.parameters.items()}
         console.print(_pairs("parameters", parameters))
     _show_vocabulary(model, console)
     if model.metadata:
-        console.print(_pairs("metadata", {k: escape(str(v)) for k, v in model.metadata.items()}))
+        console.print(_pairs("metadata", {k: str(v) for k, v in model.metadata.items()}))
     if bank := model.filterbank:
         console.print(
             f"filterbank: [{bank.n_mels}, {bank.n_freqs}], at most {bank.largest_difference:.2g} "
@@ -159,7 +160,7 @@ def _tensor_table(tensors: Sequence[dict[str, Any]], *, with_stats: bool) -> Tab
         shape = " × ".join(str(extent) for extent in tensor["shape"])
         numbers = [_number(tensor[figure]) for figure in figures]
         size = f"{tensor['size_bytes']:,}"
-        table.add_row(escape(tensor["name"]), shape, tensor["dtype"], size, *numbers)
+        table.add_row(escape(visible(tensor["name"])), shape, tensor["dtype"], size, *numbers)
     return table
 
 
@@ -171,5 +172,5 @@ def _pairs(heading: str, values: dict[str, str]) -> Table:
     table = Table(heading)
     table.add_column("", justify="right")
     for name, value in values.items():
-        table.add_row(name, value)
+        table.add_row(escape(visible(name)), escape(visible(value)))
     return table

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.process.running import Running, earshot
+from tests.process.running import Running, earshot, environment
 
 BUILTIN = "builtin"
 RECORDING = "zero_three_five_one.wav"
@@ -48,6 +53,21 @@ def test_the_built_in_model_converted_says_the_same_over_http(
     assert [file.name for file in tmp_path.iterdir()] == ["model.apr"]
     assert spoken
     assert _heard(str(path), samples / RECORDING) == spoken
+
+
+def test_a_conversion_shows_how_far_it_is_on_a_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "service", "convert", BUILTIN, str(tmp_path / "model.apr")]
+    with subprocess.Popen(command, env=environment(TERM="xterm"), stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # that is how a terminal without a writer ends
+            while piece := os.read(ours, 4096):
+                shown += piece
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"model.apr (apr-v2)" in shown
+    assert b"100%" in shown
 
 
 def test_a_conversion_that_cannot_be_is_one_line(tmp_path: Path) -> None:

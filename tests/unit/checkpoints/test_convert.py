@@ -222,6 +222,14 @@ def test_a_failure_in_the_middle_leaves_no_trace(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("target", list(Target))
+def test_progress_is_told_tensor_by_tensor(tmp_path: Path, folder: Path, target: Target) -> None:
+    source, steps = load_checkpoint(folder), list[int]()
+    convert(source, tmp_path / "made", target, progress=steps.append)
+    assert len(steps) == len(source.state.tensors)
+    assert sum(steps) == sum(torch.Size(t.shape).numel() for t in source.state.tensors.values())
+
+
 def test_nothing_is_replaced_unasked(tmp_path: Path, folder: Path) -> None:
     source, path = load_checkpoint(folder), tmp_path / "m.apr"
     path.write_text("mine")

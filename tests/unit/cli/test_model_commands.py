@@ -16,6 +16,7 @@ from service.cli.commands import app
 from service.model import WhisperConfig, WhisperModel
 from service.text.tokenizer import load_tokenizer
 from tests.parity.tokens import write_tokenizer
+from tests.unit.checkpoints.apr_bytes import V2
 
 EMBEDDING = "model.decoder.embed_tokens.weight"
 COMMANDS = ("inspect", "tensors", "validate", "flow")
@@ -166,6 +167,23 @@ def test_inspect_shows_vocabulary_filterbank_and_checksum(tmp_path: Path, model:
     content[-1] ^= 1
     path.write_bytes(content)
     assert "wrong, its bytes give 0x" in _run("inspect", path).stdout
+
+
+def test_what_a_stranger_wrote_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    path = tmp_path / "m.apr"
+    evil = "\x1b]0;mine\x07[red]\nearshot: all is well"
+    metadata = {evil: evil, "lone": "\ud800", "n_audio_head": 1}
+    tensors = {f"{half}.layers.0.fc1.weight{end}": ((8, 8), 0, bytes(256))
+               for half in ("encoder", "decoder") for end in ("", evil)}  # fmt: skip
+    tensors["decoder.embed_tokens.weight"] = ((8, 8), 0, bytes(256))
+    path.write_bytes(V2(tensors, metadata=metadata).build())
+    for command in COMMANDS:
+        for options in ((), ("--json",)):
+            result = _run(command, path, *options)
+            assert result.exit_code == (2 if command == "validate" else 0)
+            assert "\x1b" not in result.stdout + result.stderr
+            assert "\nearshot: all" not in result.stdout + result.stderr
+    assert "\\x1b]0;mine\\x07[red]" in _run("tensors", path).stdout
 
 
 @pytest.mark.parametrize(
