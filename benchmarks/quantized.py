@@ -1,15 +1,16 @@
-"""How far quantised `.apr` files are from the model that they were made of: logits and tokens.
+"""How far quantised `.apr` files are from the model that they were made of: logits, tokens, words.
 
-python -m benchmarks.quantized --model service/builtin samples/*.wav
+python -m benchmarks.quantized --model service/builtin --root DATA samples/*.wav
 
 Each recording is encoded as one window. The tokens are those that the original takes greedily; the
-others' logits are compared on these, so one early difference does not count again. The word error
-rate of each file: `python -m training.evaluate --root DATA --model FILE --to FIGURES`, with
-`--keep FOLDER` for the files.
+others' logits are compared on these, so one early difference does not count again. With `--root`,
+where the corpora of `training/` lie, the words of each file are compared with what people said, the
+clips of the model's test part in which only digits are said. `--keep FOLDER` keeps the files.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tempfile
 from pathlib import Path
@@ -27,7 +28,13 @@ from service.audio.wav import parse, read_samples
 from service.audio.windows import extract, total_frames
 from service.checkpoints import Checkpoint, build_model, load_checkpoint
 from service.checkpoints.convert import Target, convert
+from service.loading import load_serving
+from service.metrics import Metrics
 from service.model import WhisperModel
+from service.settings import Settings
+from service.transcription.params import TranscriptionParams
+from training.evaluate import answer, score_words
+from training.examination import Question, digit_questions, test_clips
 
 KINDS = {
     "as they are": (Target.APR_V2, None),
@@ -78,12 +85,31 @@ def compare(
     return largest, (squares / n_logits) ** 0.5, equal / count
 
 
+async def word_error_rate(path: Path, questions: list[Question]) -> float:
+    """Return the word error rate of a model file, through the service's own transcription."""
+    serving = await load_serving(Settings(model=str(path), encode_batch=1), str(path), Metrics())
+    try:
+        texts = await answer(serving, questions, TranscriptionParams(language="en"))
+    finally:
+        await serving.engine.stop(0.0)
+    return float(score_words(questions, texts)["all"]["wer"])
+
+
+def asked(root: Path, clips: int | None) -> list[Question]:
+    """Return clips of digits, evenly chosen from all where there are to be fewer."""
+    questions = digit_questions(root, test_clips(root))
+    step = 1 if clips is None else max(len(questions) // clips, 1)
+    return questions[::step][:clips]
+
+
 def main(
     recordings: Annotated[list[Path], typer.Argument(help="WAV files, 16 kHz mono.")],
     model: Annotated[str, typer.Option(help="A folder, a file or a hub id.")] = "service/builtin",
     keep: Annotated[Path | None, typer.Option(help="Folder for the converted files.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder with the corpora.")] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Of the corpora; all of them.")] = None,
 ) -> None:
-    """Print a table: file size, logit error, equal tokens for each way to store the weights."""
+    """Print a table: size, logit error, equal tokens, word errors for each way to store weights."""
     checkpoint = load_checkpoint(model)
     tokenizer, original = checkpoint.tokenizer, build_model(checkpoint)
     language = "en" if tokenizer.is_multilingual else None
@@ -94,7 +120,9 @@ def main(
         tokens = greedy(original, mel, prompt, tokenizer.eot)
         inputs.append((mel, tokens, original(mel, torch.tensor([tokens]))))
     table = Table("weights", title=f"{checkpoint.name}, {len(recordings)} recordings")
-    for heading in ("file, MB", "largest logit error", "rms logit error", "equal tokens"):
+    questions = [] if root is None else asked(root, clips)
+    headings = ["file, MB", "largest logit error", "rms logit error", "equal tokens"]
+    for heading in headings + [f"word error rate, {len(questions)} clips"] * bool(questions):
         table.add_column(heading, justify="right")
     with contextlib.ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -104,7 +132,10 @@ def main(
             convert(checkpoint, path, target, quantize=quantize, overwrite=True)
             largest, rms, equal = compare(path, inputs, len(prompt))
             size = f"{path.stat().st_size / 1e6:.2f}"
-            table.add_row(kind, size, f"{largest:.4f}", f"{rms:.4f}", f"{equal:.1%}")
+            cells = [kind, size, f"{largest:.4f}", f"{rms:.4f}", f"{equal:.1%}"]
+            if questions:
+                cells.append(f"{asyncio.run(word_error_rate(path, questions)):.1%}")
+            table.add_row(*cells)
     Console(width=100).print(table)
 
 
