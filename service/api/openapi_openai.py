@@ -72,7 +72,7 @@ _PLAIN = _object(
 _VERBOSE = _object(
     {
         "task": {"type": "string", "enum": ["transcribe", "translate"]},
-        "language": {"type": ["string", "null"]},
+        "language": _STRING,
         "duration": _NUMBER,
         "text": _STRING,
         "usage": _DURATION,

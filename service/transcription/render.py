@@ -16,7 +16,8 @@ from service.transcription.subtitles import CueLayout, TimedText, estimate_times
 if TYPE_CHECKING:
     from service.transcription.events import Done, Json, SegmentEvent
 
-GRANULARITIES = ("word", "segment")
+UNKNOWN = "unknown"
+"""The language where nobody spoke: OpenAI's clients want a name in any case."""
 
 
 class Format(StrEnum):
@@ -60,7 +61,7 @@ def verbose(done: Done, task: str, granularities: Iterable[str] = ("segment",)) 
     language = "en" if task == "translate" else done.language
     data: Json = {
         "task": task,
-        "language": None if language is None else LANGUAGES.get(language, language),
+        "language": UNKNOWN if language is None else LANGUAGES.get(language, language),
         "duration": done.duration_s,
         "text": done.text,
     }

@@ -69,6 +69,10 @@ def test_a_translation_is_english() -> None:
     assert (data["task"], data["language"]) == ("translate", "english")
 
 
+def test_a_recording_without_speech_has_a_language_all_the_same() -> None:
+    assert verbose(done(language=None), "transcribe")["language"] == "unknown"
+
+
 def test_words_have_their_own_times_in_json_and_in_cues() -> None:
     words = (
         WordTime(" Guten", 0.5, 0.7, 0.9),
