@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from service.api.deadline import HEADER
 from service.api.form_schema import form_properties, sse_schema
 from service.api.openapi_errors import UPLOADS
 from service.api.openapi_events import EVENTS, EXAMPLE, as_stream
-from service.api.schemas import TranscribeOptions
+from service.api.schemas import DetectOptions, TranscribeOptions
 
 _TELLS = """Each event is `event: NAME` and a line of JSON `data` with `type` = NAME; the schema of
 each is in `x-events`. The texts of all tokens that no `retract` made void, joined and stripped, are
@@ -29,7 +31,7 @@ TIMEOUT = {
 _SAID = ("description", "examples")
 
 
-def _parameters() -> list[dict[str, Any]]:
+def _parameters(kind: type[BaseModel]) -> list[dict[str, Any]]:
     """Return the options in the query: for raw bodies, as a form has them as its fields."""
     options = [
         {
@@ -39,7 +41,7 @@ def _parameters() -> list[dict[str, Any]]:
             "description": schema.get("description", ""),
             "schema": {key: value for key, value in schema.items() if key not in _SAID},
         }
-        for name, schema in form_properties(TranscribeOptions).items()
+        for name, schema in form_properties(kind).items()
     ]
     return [*options, TIMEOUT]
 
@@ -54,11 +56,11 @@ def _field(schema: dict[str, Any], default: object) -> dict[str, Any]:
     return schema | ({} if default is None else {"default": default})
 
 
-def _request_body() -> dict[str, Any]:
+def _request_body(kind: type[BaseModel]) -> dict[str, Any]:
     audio = {"type": "string", "format": "binary"}
     options = {
-        name: _field(schema, TranscribeOptions.model_fields[name].default)
-        for name, schema in form_properties(TranscribeOptions).items()
+        name: _field(schema, kind.model_fields[name].default)
+        for name, schema in form_properties(kind).items()
     }
     form = {"type": "object", "properties": {"file": audio, **options}, "required": ["file"]}
     raw = {"schema": audio}
@@ -73,7 +75,10 @@ def _request_body() -> dict[str, Any]:
 
 
 TRANSCRIBE: dict[str, Any] = {
-    "openapi_extra": {"requestBody": _request_body(), "parameters": _parameters()},
+    "openapi_extra": {
+        "requestBody": _request_body(TranscribeOptions),
+        "parameters": _parameters(TranscribeOptions),
+    },
     "responses": {
         200: {
             "description": "the transcript: events, or with `stream=false` the `done` object",
@@ -90,3 +95,36 @@ TRANSCRIBE: dict[str, Any] = {
     },
 }
 """Keyword arguments of the route."""
+
+_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+DETECT_LANGUAGE: dict[str, Any] = {
+    "openapi_extra": {
+        "requestBody": _request_body(DetectOptions),
+        "parameters": _parameters(DetectOptions),
+    },
+    "responses": {
+        200: {
+            "description": "the likeliest language, and the probability of each",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["language", "probability", "probabilities"],
+                        "properties": {
+                            "language": {"type": "string"},
+                            "language_name": {"type": "string"},
+                            "probability": _PROBABILITY,
+                            "probabilities": {
+                                "type": "object",
+                                "additionalProperties": _PROBABILITY,
+                            },
+                            "duration_s": {"type": "number"},
+                        },
+                    }
+                }
+            },
+        },
+        **UPLOADS,
+    },
+}
+"""The same, of `POST /detect-language`."""

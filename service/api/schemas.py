@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.api.fields import Codes, Temperatures, Text, Threshold, Times
+from service.api.fields import Codes, Marks, Seconds, Temperatures, Text, Threshold, Times
+from service.decoding.words import APPENDED, PREPENDED
 from service.errors import InvalidRequest
 from service.transcription.params import LADDER, TranscriptionParams, Vad
 
@@ -46,6 +47,16 @@ class DecodingOptions(BaseModel):
     )
     no_speech_threshold: Threshold = Field(
         0.6, description="a text that has failed is silence from this probability on, or `none`"
+    )
+    beam_size: int | None = Field(None, description="hypotheses of a beam search, temperature 0")
+    patience: float | None = Field(None, description="how long a beam search goes on, 1 by default")
+    best_of: int | None = Field(None, description="candidates at a temperature over 0")
+    length_penalty: float | None = Field(None, description="0 to 1, to rank hypotheses by length")
+    word_timestamps: bool = Field(False, description="tell the time of each word too")
+    prepend_punctuations: Marks = Field(PREPENDED, description="marks joined to the next word")
+    append_punctuations: Marks = Field(APPENDED, description="marks joined to the word before")
+    hallucination_silence_threshold: Seconds | None = Field(
+        None, description="seconds of silence around words that seem made up: those are skipped"
     )
     without_timestamps: bool = Field(False, description="decode text only, without segment times")
     initial_prompt: Text | None = Field(
@@ -98,6 +109,24 @@ class TranscribeOptions(DecodingOptions):
     def params(self) -> TranscriptionParams:
         """Return how to transcribe."""
         return self.decoding(self.task)
+
+
+class DetectOptions(BaseModel):
+    """The options of `POST /detect-language`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = Field(None, description="the served model's id; anything else is a 404")
+    languages: Codes = ()
+
+    @property
+    def stream(self) -> bool:
+        """There is one answer and no stream."""
+        return False
+
+    def params(self) -> TranscriptionParams:
+        """Return what is to be detected."""
+        return TranscriptionParams(languages=self.languages)
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -41,16 +41,23 @@ class Window:
         index: 0, 1, 2 ... in the order in which windows are taken.
         start_frame: its first mel frame in the recording.
         content_frames: how many frames it has, at most the model's longest window.
+        longest_frames: how many the model's longest window has.
     """
 
     index: int
     start_frame: int
     content_frames: int
+    longest_frames: int = 3000
 
     @property
     def end_frame(self) -> int:
         """The frame after its last one."""
         return self.start_frame + self.content_frames
+
+    @property
+    def longest_end_s(self) -> float:
+        """Where it would end if the recording did not end before, in seconds."""
+        return (self.start_frame + self.longest_frames) / FRAMES_PER_SECOND
 
     @property
     def start_s(self) -> float:
@@ -101,7 +108,8 @@ class SeekPlanner:
         if self._clip >= len(self._clips):
             return None
         end = self._clips[self._clip][1]
-        return Window(self._index, self._seek, min(self._max_frames, end - self._seek))
+        content_frames = min(self._max_frames, end - self._seek)
+        return Window(self._index, self._seek, content_frames, self._max_frames)
 
     def advance(self, to_frame: int) -> None:
         """Move to `to_frame`, or to the next clip if that is where the current one ends.
@@ -121,9 +129,19 @@ class SeekPlanner:
         self._index += 1
         self._seek = to_frame
         if to_frame == self._clips[self._clip][1]:
-            self._clip += 1
-            if self._clip < len(self._clips):
-                self._seek = self._clips[self._clip][0]
+            self._next_clip()
+
+    def end_clip(self) -> None:
+        """Leave out what is left of the current clip: nothing in it is worth hearing."""
+        if self._clip < len(self._clips):
+            self._index += 1
+            self._seek = self._clips[self._clip][1]
+            self._next_clip()
+
+    def _next_clip(self) -> None:
+        self._clip += 1
+        if self._clip < len(self._clips):
+            self._seek = self._clips[self._clip][0]
 
 
 def _checked_clips(clips: Sequence[tuple[int, int]] | None, n_frames: int) -> list[tuple[int, int]]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from service.decoding.params import SequenceParams
 
 if TYPE_CHECKING:
     from service.engine.engine import WindowLease
@@ -14,36 +11,21 @@ if TYPE_CHECKING:
 
 
 async def detect(
-    lease: WindowLease,
-    tokenizer: WhisperTokenizer,
-    n_vocab: int,
-    candidates: Sequence[str] = (),
-) -> tuple[str, float]:
-    """Return the likeliest language of a window, and its probability among the candidates.
+    lease: WindowLease, tokenizer: WhisperTokenizer, candidates: Sequence[str] = ()
+) -> list[tuple[str, float]]:
+    """Return the languages of a window and their probabilities, the likeliest first.
 
     Args:
         lease: on the window.
         tokenizer: of the model, which is multilingual.
-        n_vocab: width of the model's logits.
-        candidates: codes to choose from; () for all.
+        candidates: codes to choose from, whose probabilities then sum to 1; () for all.
 
     Raises:
         ServiceError: as the engine does.
     """
-    possible = {tokenizer.languages[code]: code for code in candidates or tokenizer.languages}
-    steps = [step async for step in lease.decode(_one_of(possible, tokenizer.sot, n_vocab))]
-    if steps[0].error is not None:
-        raise steps[0].error
-    return possible[steps[0].token_id], math.exp(steps[0].logprob)
-
-
-def _one_of(possible: dict[int, str], sot: int, n_vocab: int) -> SequenceParams:
-    """Return how to sample the language token: one step in which nothing else is possible."""
-    return SequenceParams(
-        prompt=(sot,),
-        sot_index=0,
-        max_tokens=1,
-        timestamps=False,
-        suppress_blank=False,
-        suppress_tokens=tuple(i for i in range(n_vocab) if i not in possible),
-    )
+    by_token = await lease.detect()
+    codes = candidates or tuple(tokenizer.languages)
+    found = {code: by_token[tokenizer.languages[code]] for code in codes}
+    total = sum(found.values())
+    shares = {code: share / total if total else 1 / len(found) for code, share in found.items()}
+    return sorted(shares.items(), key=lambda item: item[1], reverse=True)

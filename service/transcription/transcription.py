@@ -25,19 +25,17 @@ from service.transcription.events import (
     Done,
     Event,
     LanguageDetected,
-    Retract,
-    RetractReason,
-    SegmentEvent,
     Started,
     TokenEvent,
     Usage,
-    WordTime,
 )
 from service.transcription.language import detect
 from service.transcription.listening import Listener
 from service.transcription.params import TranscriptionParams, Vad
 from service.transcription.prompts import PreviousText, SequencePlan
-from service.transcription.window import Draft, WindowResult, WindowTranscript
+from service.transcription.timing import WordTimer
+from service.transcription.transcript import Transcript
+from service.transcription.window import WindowResult, WindowTranscript
 
 if TYPE_CHECKING:
     from service.engine.engine import Session, WindowLease
@@ -55,6 +53,7 @@ class Transcription:
 
     _previous: PreviousText
     _listener: Listener | None
+    _timer: WordTimer | None
 
     def __init__(
         self,
@@ -78,8 +77,7 @@ class Transcription:
         self._language = params.language
         self._language_probability: float | None = None
         self._maximum: float | None = None
-        self._texts: list[str] = []
-        self._segments: list[SegmentEvent] = []
+        self._transcript = Transcript()
 
     @property
     def params(self) -> TranscriptionParams:
@@ -128,6 +126,19 @@ class Transcription:
                     return event
         raise AssertionError("a transcription ends with Done or an error")
 
+    async def languages(self) -> list[tuple[str, float]]:
+        """Return the languages of the recording's first window, the likeliest first.
+
+        The model has to be multilingual. Nothing is transcribed.
+
+        Raises:
+            ServiceError: as `events`.
+        """
+        window = SeekPlanner(total_frames(len(self._waveform)), self._facts.max_frames).next()
+        assert window is not None  # noqa: S101 - a recording has at least a frame
+        async with self._session.window(await self._input(window)) as lease:
+            return await detect(lease, self._tokenizer, self._params.languages)
+
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield each event as it comes; the next window begins when those of one were taken.
 
@@ -140,9 +151,10 @@ class Transcription:
         yield Started(self._id, self._facts.name, self.duration_s)
         self._previous = PreviousText(self._params, self._tokenizer, self._facts)
         self._listener = self._new_listener()
-        planner = SeekPlanner(
-            total_frames(len(self._waveform)), self._facts.max_frames, self._clips()
-        )
+        n_frames = total_frames(len(self._waveform))
+        timer = WordTimer(self._params, self._tokenizer, self._plan, n_frames)
+        self._timer = timer if self._params.word_timestamps else None
+        planner = SeekPlanner(n_frames, self._facts.max_frames, self._clips())
         while (window := planner.next()) is not None:
             if self._listener is not None:
                 begin = await self._listener.speech_from(window)
@@ -158,11 +170,16 @@ class Transcription:
                         if isinstance(event, TokenEvent):
                             self.account.note_token()
                         yield event
-                result = await self._result(attempts)
+                result = await self._result(lease, attempts)
             self.account.note_window(window, attempts)
-            for settled in self._settle(window, attempts, result):
+            self.account.n_silent += result.is_silent
+            for settled in self._transcript.settle(window, attempts, result, self._language):
                 yield settled
-            planner.advance(min(max(result.seek_frame, window.start_frame + 1), window.end_frame))
+            if result.ends_clip:
+                planner.end_clip()
+            else:
+                seek = max(result.seek_frame, window.start_frame + 1)
+                planner.advance(min(seek, window.end_frame))
         yield self._done()
 
     def _clips(self) -> list[tuple[int, int]] | None:
@@ -188,9 +205,8 @@ class Transcription:
         return self._language is None or self._params.detect_language_per_window
 
     async def _detect(self, lease: WindowLease, window: Window) -> LanguageDetected:
-        self._language, probability = await detect(
-            lease, self._tokenizer, self._facts.n_vocab, self._params.languages
-        )
+        languages = await detect(lease, self._tokenizer, self._params.languages)
+        self._language, probability = languages[0]
         if self._language_probability is None:
             self._language_probability = probability
         return LanguageDetected(self._language, probability, window.index)
@@ -223,60 +239,23 @@ class Transcription:
         speech = SpeechMap(model(), self._waveform, self._params.speech_bounds)
         return Listener(self._params, partial(self._transcriber.spans, speech))
 
-    async def _result(self, attempts: WindowAttempts) -> WindowResult:
+    async def _result(self, lease: WindowLease, attempts: WindowAttempts) -> WindowResult:
         """Return what the window came to: nothing, if it is silent."""
         window = attempts.transcript.window
         result = attempts.transcript.finish()
         if is_silent(attempts.quality, self._params.thresholds):
             result = result.silent(window.end_frame)
+        elif self._timer is not None:
+            result = await self._timer.time(lease, window, self._language, result)
         if self._listener is not None:
             result = await self._listener.compare(window, attempts, result)
-        if not result.is_silent:
+        if result.is_told and not result.is_silent:
             self._previous.add(result.said(), attempts.transcript.temperature)
         return result
 
-    def _settle(
-        self, window: Window, attempts: WindowAttempts, result: WindowResult
-    ) -> list[Retract | SegmentEvent]:
-        """Return what is final of a window, and note it."""
-        self._texts.append(result.text)
-        self.account.n_silent += result.is_silent
-        settled: list[Retract | SegmentEvent] = []
-        if result.n_kept < len(result.texts):
-            first = attempts.transcript.first_index + result.n_kept
-            settled.append(Retract(window.index, first, _reason(result)))
-        for draft in result.drafts:
-            if draft.text.strip():
-                segment = self._segment(draft, window, attempts)
-                self._segments.append(segment)
-                settled.append(segment)
-        return settled
-
-    def _segment(self, draft: Draft, window: Window, attempts: WindowAttempts) -> SegmentEvent:
-        end_s = round(window.end_frame / FRAMES_PER_SECOND, 2)
-        quality = attempts.quality
-        return SegmentEvent(
-            id=len(self._segments),
-            window=window.index,
-            seek=window.start_frame,
-            start_s=min(draft.start_s, end_s),
-            end_s=min(draft.end_s, end_s),
-            text=draft.text,
-            tokens=draft.tokens,
-            temperature=attempts.transcript.temperature,
-            avg_logprob=quality.avg_logprob,
-            compression_ratio=quality.compression_ratio,
-            no_speech_prob=quality.no_speech_prob,
-            attempts=len(attempts.failures) + 1,
-            language=self._language,
-            words=None
-            if draft.words is None
-            else tuple(WordTime(w.text, w.start_s, w.end_s, w.probability) for w in draft.words),
-        )
-
     def _done(self) -> Done:
         listener = self._listener
-        texts = [(segment.start_s, segment.end_s) for segment in self._segments]
+        texts = self._transcript.spans
         listened = listener is not None and listener.has_listened
         coverage = listener.coverage if listener is not None and listened else None
         uncovered = coverage.uncovered(texts) if coverage is not None else []
@@ -284,19 +263,13 @@ class Transcription:
         return Done(
             id=self._id,
             model=self._facts.name,
-            text="".join(self._texts).strip(),
+            text=self._transcript.text,
             language=self._language,
             duration_s=self.duration_s,
-            segments=tuple(self._segments),
+            segments=tuple(self._transcript.segments),
             usage=self.usage,
             timings=self.account.timings(self.queue_s, self.duration_s),
             language_probability=self._language_probability,
             coverage=None if coverage is None else coverage.share(texts),
             uncovered=tuple(uncovered),
         )
-
-
-def _reason(result: WindowResult) -> RetractReason:
-    if result.is_silent:
-        return RetractReason.NO_SPEECH
-    return RetractReason.COVERAGE if result.for_coverage else RetractReason.SEEK

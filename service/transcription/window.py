@@ -58,6 +58,7 @@ class WindowResult:
         single_timestamp: whether nothing is spoken after the last timestamp.
         ends_clip: whether nothing after it is to be heard in this clip.
         is_silent: whether the window holds no speech, whatever was sampled.
+        is_told: whether the next window may know of it.
         for_coverage: whether the next window begins where speech has no text yet.
     """
 
@@ -68,6 +69,7 @@ class WindowResult:
     single_timestamp: bool = False
     ends_clip: bool = False
     is_silent: bool = False
+    is_told: bool = True
     for_coverage: bool = False
 
     @property

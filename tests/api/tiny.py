@@ -29,6 +29,7 @@ def tiny_parts(tokenizer: WhisperTokenizer, *, rows: int = 4, encode_batch: int 
         timestamp_begin=tokenizer.timestamp_begin,
         blank=tokenizer.blank_tokens,
         n_vocab=config.n_vocab,
+        languages=tuple(tokenizer.languages.values()),
     )
     # Up to 4 rows are padded to 4, always the same shape: more need what the probe settles on.
     settings = RunnerConfig(rows, rows, encode_batch=encode_batch, probe=rows > 4)

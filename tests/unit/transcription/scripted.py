@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from service.decoding.hypotheses import Candidates
-from service.decoding.params import SequenceParams
+from service.decoding.params import AlignParams, SequenceParams
 from service.decoding.words import Alignment
 from service.engine.types import (
     AlignStart,
@@ -33,12 +33,20 @@ class ScriptedRunner:
 
     encode_batch = 1
 
-    def __init__(self, script: Script, rows: int = 2, figures: Figures | None = None) -> None:
+    def __init__(
+        self,
+        script: Script,
+        rows: int = 2,
+        figures: Figures | None = None,
+        align: Callable[[AlignParams], Alignment] | None = None,
+        languages: Callable[[WindowInput], LanguageProbabilities] | None = None,
+    ) -> None:
         self.encoded: list[WindowInput] = []
         self.prompts: list[SequenceParams] = []
         self._script = script
         self._slots: list[WindowInput | None] = [None] * rows
         self._left: list[list[int]] = [[] for _ in range(rows)]
+        self._align, self._languages = align, languages
         self._figures = figures or (lambda params: (LOGPROB, NO_SPEECH_PROB))
         self._said = [(LOGPROB, NO_SPEECH_PROB)] * rows
 
@@ -75,10 +83,17 @@ class ScriptedRunner:
         return [self._draw(start.row) for start in starts]
 
     def detect(self, places: Sequence[tuple[int, int]]) -> list[LanguageProbabilities | None]:
-        raise NotImplementedError
+        assert self._languages is not None
+        found: list[LanguageProbabilities | None] = []
+        for slot, _ in places:
+            window = self._slots[slot]
+            assert window is not None
+            found.append(self._languages(window))
+        return found
 
     def align(self, starts: Sequence[AlignStart]) -> list[Alignment | None]:
-        raise NotImplementedError
+        assert self._align is not None
+        return [self._align(start.params) for start in starts]
 
     def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
         return [self._draw(group.row + n) for group in groups for n in range(group.n_windows)]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from service.audio.windows import extract
-from service.decoding.params import SequenceParams
-from service.engine.types import WindowInput
+from service.engine.types import LanguageProbabilities
 from service.errors import DecodingFailed, InvalidRequest
 from service.text.tokenizer import WhisperTokenizer
 from service.transcription.events import (
@@ -123,27 +122,53 @@ def test_a_model_that_never_moves_still_comes_to_an_end(english: WhisperTokenize
     assert len(runner.encoded) == 4
 
 
+def languages(tokens: WhisperTokenizer, **shares: float) -> LanguageProbabilities:
+    return {tokens.languages[code]: shares.get(code, 0.0) for code in tokens.languages}
+
+
 def test_the_language_is_detected_once_when_it_is_not_given(
     multilingual: WhisperTokenizer,
 ) -> None:
     tokens = multilingual
-
-    def script(window: WindowInput, params: SequenceParams) -> list[int]:
-        if params.max_tokens == 1:
-            return [tokens.languages["ja"]]
-        return spoken(tokens, 0.0, " 日本", 29.0)
-
-    runner = ScriptedRunner(script)
+    runner = ScriptedRunner(
+        lambda window, params: spoken(tokens, 0.0, " 日本", 29.0),
+        languages=lambda window: languages(tokens, ja=0.75, en=0.25),
+    )
     events = transcribe(multilingual, runner, recording(45.0))
     detected = [event for event in events if isinstance(event, LanguageDetected)]
     assert [event.language for event in detected] == ["ja"]
-    assert detected[0].probability == pytest.approx(0.75)
+    assert detected[0].probability == done_of(events).language_probability == pytest.approx(0.75)
     assert done_of(events).language == "ja"
     assert [how.prompt[how.sot_index :] for how in runner.prompts] == [
-        (tokens.sot,),
-        *[(tokens.sot, tokens.languages["ja"], tokens.transcribe)] * 2,
-    ]
+        (tokens.sot, tokens.languages["ja"], tokens.transcribe)
+    ] * 2
     assert len(runner.encoded) == 2, "detection and decoding share the window's encoding"
+
+
+def test_the_language_is_the_likeliest_of_those_that_are_possible(
+    multilingual: WhisperTokenizer,
+) -> None:
+    runner = ScriptedRunner(
+        lambda window, params: spoken(multilingual, 0.0, " ja", 1.0),
+        languages=lambda window: languages(multilingual, ja=0.7, en=0.2, de=0.1),
+    )
+    params = TranscriptionParams(languages=("German", "en"))
+    done = done_of(transcribe(multilingual, runner, recording(1.0), params))
+    assert done.language == "en"
+    assert done.language_probability == pytest.approx(2 / 3)
+
+
+def test_each_window_may_have_its_own_language(multilingual: WhisperTokenizer) -> None:
+    heard = iter(["ja", "de"])
+    runner = ScriptedRunner(
+        lambda window, params: spoken(multilingual, 0.0, " x", 29.0),
+        languages=lambda window: languages(multilingual, **{next(heard): 1.0}),
+    )
+    params = TranscriptionParams(detect_language_per_window=True)
+    events = transcribe(multilingual, runner, recording(40.0), params)
+    detected = [event for event in events if isinstance(event, LanguageDetected)]
+    assert [(event.window, event.language) for event in detected] == [(0, "ja"), (1, "de")]
+    assert [segment.language for segment in done_of(events).segments] == ["ja", "de"]
 
 
 def test_a_given_language_is_not_detected(multilingual: WhisperTokenizer) -> None:
