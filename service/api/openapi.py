@@ -12,11 +12,15 @@ from service.api.openapi_errors import UPLOADS
 from service.api.openapi_events import EVENTS, EXAMPLE, as_stream
 from service.api.schemas import DetectOptions, TranscribeOptions
 
-_TELLS = """Each event is `event: NAME` and a line of JSON `data` with `type` = NAME; the schema of
-each is in `x-events`. The texts of all tokens that no `retract` made void, joined and stripped, are
-the `text` of `done`. Where something fails after the first byte, the last event is `error`, with
-the object that a refusal has. Lines that begin with a colon are comments that keep the connection
-alive."""
+_LIST = "\n".join(f"- `{name}`: {schema['description']}" for name, schema in EVENTS.items())
+_TELLS = f"""Each event is `event: NAME` and a line of JSON `data` with `type` = NAME; the schema of
+each is in `x-events`:
+
+{_LIST}
+- `error`: the object that a refusal has; the last event, where something failed
+
+The texts of all tokens that no `retract` made void, joined and stripped, are the `text` of `done`.
+Lines that begin with a colon are comments that keep the connection alive."""
 
 
 TIMEOUT = {

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from service.decoding.hypotheses import Candidates
 from service.decoding.params import SequenceParams
-from service.engine.types import Sampled, WindowInput
+from service.engine.types import Group, Sampled, WindowInput
 from service.text.tokenizer import WhisperTokenizer
 from tests.api.live import DEADLINE_S, Limits, LiveServer, Parts, noise, services_of, wav
 from tests.unit.transcription.scenario import spoken
@@ -73,10 +74,11 @@ class TalkingRunner(ScriptedRunner):
         self._talk = talk
         self._last: int | None = None
 
-    def decode(self, first: int, n_rows: int) -> list[Sampled]:
+    def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
         if self._last is not None:
             self._talk.said(self._last)  # it is on its way to the page by now
-        sampled = super().decode(first, n_rows)
+        sampled = super().decode(groups)
+        assert isinstance(sampled[0], Sampled)
         self._last = sampled[0].token_id
         return sampled
 
