@@ -3,7 +3,7 @@
 CMU Sphinx's US English model (pocketsphinx, BSD) is told the words and answers with the times
 of their phones. They become targets for the encoder at every position, and places to cut words at.
 
-python -m training.alignment --cache CACHE      writes CACHE/{corpora,tts}.phones.jsonl
+python -m training.alignment --cache CACHE      writes CACHE/{corpora,tts,voices}.phones.jsonl
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rich.progress import track
 from training.labels import Aligned
 from training.store import Entry, Store
 
-ALIGNED = ("corpora", "tts")
+ALIGNED = ("corpora", "tts", "voices")
 
 
 def _decoder() -> Decoder:
@@ -86,6 +86,8 @@ def main(cache: Annotated[Path, typer.Option(help="Folder with prepared audio.")
     """Align everything that has a text; about 10 minutes on two cores."""
     with Pool(2) as pool:
         for name in ALIGNED:
+            if not (cache / f"{name}.jsonl").exists():
+                continue
             chunks = list(_chunks(cache / name))
             found = total = 0
             with (cache / f"{name}.phones.jsonl").open("w") as file:

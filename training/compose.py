@@ -24,8 +24,9 @@ SOURCES = (
     # source, share of short and of longer utterances, slowest and fastest
     ("fsdd", 0.36, 0.16, (0.75, 1.33)),
     ("cuts", 0.25, 0.20, (0.78, 1.25)),
-    ("mosaic", 0.27, 0.30, (0.78, 1.25)),
-    ("tts", 0.12, 0.08, (0.8, 1.25)),
+    ("mosaic", 0.20, 0.26, (0.78, 1.25)),
+    ("tts", 0.10, 0.05, (0.8, 1.25)),
+    ("voices", 0.20, 0.12, (0.78, 1.28)),
     ("strings", 0.0, 0.14, (0.75, 1.3)),
     ("tts strings", 0.0, 0.12, (0.8, 1.25)),
 )
@@ -84,9 +85,10 @@ class Composer:
             "fsdd": material.words.get("fsdd", {}),
             "cuts": material.words.get("cuts", {}),
             "tts": material.words.get("tts", {}),
+            "voices": material.words.get("voices", {}),
             "others": material.words.get("others", {}),
             "strings": _some(strings.get("speechocean762", {})),
-            "tts strings": _some(strings.get("tts", {})),
+            "tts strings": _some(strings.get("tts", {})) | _some(strings.get("voices", {})),
         }
         sentences = [item for name in recorded for item in material.sentences.get(name, [])]
         self._mosaics = Mosaics(sentences)

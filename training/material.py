@@ -29,7 +29,8 @@ from training.labels import (
 from training.store import Entry, Store
 
 T = TypeVar("T")
-STORES = ("corpora", "tts")
+STORES = ("corpora", "tts", "voices")
+"""The last one need not be there."""
 MARGIN_FRAMES = 3
 """How much is kept before the first and after the last word of a string."""
 SHORTEST_WORD, LONGEST_WORD = 12, 100
@@ -103,7 +104,8 @@ class Material:
             if tag_of(cut.entry.text) == OTHER:
                 self.words.setdefault("others", defaultdict(list))[entry.speaker].append(cut)
             elif entry.source != "tts" and cut.entry.text in DIGITS:
-                self.words.setdefault("cuts", defaultdict(list))[entry.speaker].append(cut)
+                kind = "voices" if entry.source == "voices" else "cuts"
+                self.words.setdefault(kind, defaultdict(list))[entry.speaker].append(cut)
 
 
 def words_in(item: Item) -> list[Item]:
@@ -142,6 +144,8 @@ def load_material(cache: Path, part: str) -> Material:
     """Read the stores in `cache` and the alignments beside them."""
     material = Material()
     for name in STORES:
+        if not (cache / f"{name}.jsonl").exists():
+            continue
         store = Store(cache / name)
         texts = [entry.text for entry in store.entries]
         alignments = read_alignments(cache / f"{name}.phones.jsonl", texts)
