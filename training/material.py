@@ -104,8 +104,8 @@ class Material:
             if tag_of(cut.entry.text) == OTHER:
                 self.words.setdefault("others", defaultdict(list))[entry.speaker].append(cut)
             elif entry.source != "tts" and cut.entry.text in DIGITS:
-                kind = "voices" if entry.source == "voices" else "cuts"
-                self.words.setdefault(kind, defaultdict(list))[entry.speaker].append(cut)
+                use = "voices" if entry.source == "voices" else "cuts"
+                self.words.setdefault(use, defaultdict(list))[entry.speaker].append(cut)
 
 
 def words_in(item: Item) -> list[Item]:
