@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import onnxruntime
 import typer
 from numpy.typing import NDArray
 from rich.progress import track
@@ -56,6 +55,8 @@ class Kokoro:
     """The model, and the voices that it came with."""
 
     def __init__(self, folder: Path) -> None:
+        import onnxruntime  # noqa: PLC0415 - nothing but this step of the recipe needs it
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
