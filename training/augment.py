@@ -84,6 +84,13 @@ def add_noise(samples: Wave, noise: Wave, snr_db: float) -> Wave:
     return samples + noise * np.float32(math.sqrt(signal / power * 10 ** (-snr_db / 10)))
 
 
+def narrow(rng: Generator, samples: Wave) -> Wave:
+    """Return what a recorder at 7 to 9 kHz would keep, f32[n] -> f32[n]."""
+    spectrum = np.fft.rfft(samples)
+    spectrum[int(len(spectrum) * rng.uniform(3500, 4500) / (SAMPLE_RATE / 2)) :] = 0
+    return np.fft.irfft(spectrum, len(samples)).astype(np.float32)
+
+
 def distort(rng: Generator, samples: Wave) -> Wave:
     """Overdrive softly, or quantise as a telephone's mu-law does."""
     peak = float(np.abs(samples).max()) + 1e-6

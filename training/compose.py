@@ -22,11 +22,11 @@ from training.targets import Spoken
 
 SOURCES = (
     # source, share of short and of longer utterances, slowest and fastest
-    ("fsdd", 0.36, 0.16, (0.75, 1.33)),
-    ("cuts", 0.25, 0.20, (0.78, 1.25)),
-    ("mosaic", 0.20, 0.26, (0.78, 1.25)),
-    ("tts", 0.10, 0.05, (0.8, 1.25)),
-    ("voices", 0.20, 0.12, (0.78, 1.28)),
+    ("fsdd", 0.30, 0.16, (0.75, 1.33)),
+    ("cuts", 0.24, 0.20, (0.78, 1.25)),
+    ("mosaic", 0.16, 0.24, (0.78, 1.25)),
+    ("tts", 0.10, 0.06, (0.8, 1.25)),
+    ("voices", 0.25, 0.16, (0.78, 1.28)),
     ("strings", 0.0, 0.14, (0.75, 1.3)),
     ("tts strings", 0.0, 0.12, (0.8, 1.25)),
 )
@@ -39,6 +39,8 @@ SALAD = 0.4
 
 People who read haltingly sound like somebody who reads digits, if only digits come with pauses.
 """
+CLIPPED, CLIPPED_FRAMES, CLIPPABLE_FRAMES = 0.25, 4, 24
+"""How often a recording begins or ends within its word, by how much at most, and how long it is."""
 REPEATED = 0.12
 """How often a speaker says a word once more, which is easily taken for one."""
 
@@ -64,6 +66,16 @@ class Piece:
         samples = augment.change_speed(self.samples, factor)
         words = [(word, int(a / factor), int(b / factor)) for word, a, b in self.words]
         return Piece(samples, self.labels.at_speed(factor, len(samples)), words)
+
+    def clipped(self, first: int, last: int) -> Piece:
+        """Return it without its first and last frames, which must not be many."""
+        frames = len(self.labels.tags)
+        end = len(self.samples) - last * FRAME_SAMPLES
+        words = [
+            (word, max(a - first, 0), min(b, frames - last) - first) for word, a, b in self.words
+        ]
+        labels = self.labels.part(first, frames - last)
+        return Piece(self.samples[first * FRAME_SAMPLES : end], labels, words)
 
 
 class Composer:
@@ -183,6 +195,9 @@ class Composer:
         else:
             same = [item for item in voices[speaker] if item.entry.text == wanted]
             piece = Piece.of(pick(rng, same or voices[speaker]))
+        if rng.random() < CLIPPED and len(piece.labels.tags) >= CLIPPABLE_FRAMES:
+            first, last = (int(frames) for frames in rng.integers(0, CLIPPED_FRAMES + 1, 2))
+            piece = piece.clipped(first, last)
         level = 0.08 * 10 ** rng.uniform(-0.25, 0.25)
         return Piece(augment.set_level(piece.samples, level), piece.labels, piece.words)
 
@@ -241,6 +256,8 @@ def degrade(utterance: Utterance, composer: Composer, strength: float) -> Wave:
         else:
             hiss = augment.set_level(composer.others.coloured(len(sound)), 1.0)
         sound = sound + floor * hiss
+    if rng.random() < 0.25:
+        sound = augment.narrow(rng, sound)
     gain = np.float32(10 ** rng.uniform(-2, 0.3))
     coarse = np.round(np.clip(sound * gain, -1, 1) * 32767)  # 16 bits, of which a whisper uses few
     return np.asarray(coarse / 32767, np.float32)

@@ -54,14 +54,14 @@ def strength_at(step: int) -> float:
 
 
 def choose_frames(rng: random.Random, step: int) -> int:
-    """Return the frames of a batch: a quarter single words, most up to 8 s, a few up to 30 s.
+    """Return the frames of a batch: a third single words, most up to 8 s, a few up to 30 s.
 
     It begins with short ones, from which a model learns to listen several times as fast.
     """
     frames: float
     draw = rng.random()
     longest = next((frames for until, frames in LESSONS if step < until), MAX_FRAMES)
-    if draw < 0.25:
+    if draw < 0.34:
         frames = ROUNDING_FRAMES * rng.choice((1, 1, 1, 2))
     elif longest < MAX_FRAMES:
         frames = rng.uniform(64, longest)
@@ -96,13 +96,13 @@ class BatchSource:
         rng = np.random.default_rng((self.seed, step, self.rank))
         torch.manual_seed(int(rng.integers(2**31)))
         self.composer.reseed(rng)
-        count = max(2, min(self.frames_per_batch // frames, 48))
+        count = max(2, min(self.frames_per_batch // frames, 56))
         utterances, sounds = [], []
         for _ in range(count):
             longest = frames * HOP_LENGTH
             shortest = max(longest - ROUNDING_FRAMES * HOP_LENGTH + HOP_LENGTH, SHORTEST)
             length = int(rng.integers(shortest, longest))
-            if frames == ROUNDING_FRAMES and rng.random() < 0.7:
+            if frames == ROUNDING_FRAMES and rng.random() < 0.5:
                 length = longest
             utterances.append(self.composer.utterance(shortest, length))
             sounds.append(degrade(utterances[-1], self.composer, strength))

@@ -9,6 +9,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import torch
+from scipy.signal import resample_poly
 from torch import Tensor
 
 from training import augment
@@ -73,6 +74,9 @@ class Follower:
         self.known_texts = [item.entry.text for item in strings]
         self.known = [_samples(item) for item in strings]
         singles = [item for items in known.words["fsdd"].values() for item in items[::25]]
+        words = [item for items in material.words["cuts"].values() for item in items]
+        self.word_texts = [item.entry.text for item in words]
+        self.words = [_as_quiet_call(_samples(item)) for item in words]
         self.single_texts = [item.entry.text for item in singles]
         self.singles = [_samples(item) for item in singles]
         others = [i for items in material.sentences.values() for i in items if is_negative(i)]
@@ -84,13 +88,16 @@ class Follower:
         clean = run(model, self.clean, timestamps=True)
         plain = run(model, self.clean, timestamps=False)
         noisy = run(model, self.noisy, timestamps=True)
+        by_themselves = run(model, self.words, timestamps=True)
         known = run(model, self.known, timestamps=True)
         singles = run(model, self.singles, timestamps=True)
         others = run(model, self.others, timestamps=True)
         false = sum(bool(found) for found in others) / len(others)
         return (
             f"dev WER {_wer(self.texts, clean):.1%}, without timestamps "
-            f"{_wer(self.texts, plain):.1%}, at 10 dB {_wer(self.texts, noisy):.1%}; "
+            f"{_wer(self.texts, plain):.1%}, at 10 dB {_wer(self.texts, noisy):.1%}, "
+            f"their words alone {_wer(self.word_texts, by_themselves):.1%} "
+            f"({sum(not found for found in by_themselves)} of {len(self.words)} not heard); "
             f"of training strings {_wer(self.known_texts, known):.1%}, "
             f"singles {_wer(self.single_texts, singles):.1%}; "
             f"false digits {false:.1%}; phones right: digits "
@@ -110,6 +117,13 @@ def _wer(texts: list[str], found: list[list[str]]) -> float:
 
 def _samples(item: Item) -> Wave:
     return item.samples
+
+
+def _as_quiet_call(sound: Wave) -> Wave:
+    """Return a clip as a quiet recording at 8 kHz, which is what single words often are."""
+    narrow = resample_poly(resample_poly(sound, 1, 2), 2, 1)
+    quiet = augment.set_level(np.asarray(narrow, np.float32), 0.005)
+    return np.asarray(np.round(quiet * 32767) / 32767, np.float32)
 
 
 def _fit(rng: np.random.Generator, noises: list[Item], length: int) -> Wave:

@@ -27,12 +27,21 @@ def test_waveform_effects_keep_the_length() -> None:
     for changed in (
         augment.room(RNG, SECOND),
         augment.distort(RNG, SECOND),
+        augment.narrow(RNG, SECOND),
         augment.tones(RNG, 16_000),
         augment.coloured_noise(RNG, 16_000),
         augment.set_level(SECOND, 0.1),
     ):
         assert changed.shape == (16_000,)
         assert changed.dtype == np.float32
+
+
+def test_a_narrow_recording_has_nothing_above_what_its_recorder_keeps() -> None:
+    noise = RNG.standard_normal(16_000).astype(np.float32)
+    power = np.abs(np.fft.rfft(augment.narrow(RNG, noise))) ** 2
+    assert power[4501:].max() < 1e-6 * power[:3500].mean()
+    kept = np.abs(np.fft.rfft(noise)) ** 2
+    assert np.allclose(power[:3500], kept[:3500], rtol=1e-3, atol=1e-2)
 
 
 def test_a_warp_by_one_changes_nothing() -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.audio.mel import LogMelSpectrogram
-from training.compose import Composer, degrade
+from training.compose import Composer, Piece, degrade
 from training.corpora import DIGITS
 from training.data import BatchSource, at_positions, choose_frames
 from training.labels import FIRST_DIGIT, OTHER, PHONE_IDS, PHONES, SILENT, UNKNOWN
@@ -80,6 +80,27 @@ def test_clips_are_filed_by_use(material: Material) -> None:
     assert [len(items) for items in material.strings["tts"].values()] == [1]
     assert set(material.sentences) == {"speechocean762", "tts", "ljspeech"}
     assert isinstance(material.noises[0], Item)
+
+
+def test_words_of_made_voices_are_kept_apart_from_those_of_people(
+    tmp_path: Path, material: Material
+) -> None:
+    sound = np.full(SECOND, 3000, np.int16)
+    write_clips(tmp_path, "voices", [(sound, entry("one two", "voices", "nobody"))])
+    found = load_material(tmp_path, "train").words
+    assert "voices" not in material.words
+    assert [item.words for item in found["voices"]["nobody"]] == [("one",), ("two",)]
+    assert "nobody" not in found["cuts"]
+
+
+def test_a_clipped_word_keeps_its_labels_and_times(material: Material) -> None:
+    whole = Piece.of(material.words["fsdd"]["somebody"][0])
+    clipped = whole.clipped(3, 2)
+    frames = len(whole.labels.tags)
+    assert len(clipped.samples) == len(whole.samples) - 5 * 160
+    assert np.array_equal(clipped.samples, whole.samples[480:-320])
+    assert len(clipped.labels.tags) == frames - 5
+    assert clipped.words == [("one", 0, frames - 5)]
 
 
 def test_utterances_have_the_wanted_length(material: Material) -> None:
