@@ -16,7 +16,7 @@ from service.model.attention import CrossAttention, SelfAttention
 from service.model.whisper import sinusoids
 from training.labels import N_TAGS, PHONES
 from training.spectrogram import ROUNDING_FRAMES
-from training.vocabulary import N_VOCAB
+from training.vocabulary import N_VOCAB, TIMESTAMP_BEGIN
 
 WIDTH, HEAD_WIDTH, LAYERS = 160, 32, 4
 
@@ -59,16 +59,20 @@ class Trainee(nn.Module):
                 module.register_forward_hook(self._drop)
         self.whisper.encoder.conv2.register_forward_hook(self._drop)
 
-    def forward(self, mel: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the three losses are computed from.
+    def named(self, encoder_output: Tensor) -> tuple[Tensor, Tensor]:
+        """Return phone logits f32[b t/2 phones] and tag logits f32[b t/2 tags]."""
+        return self.speller(encoder_output).float(), self.tagger(encoder_output).float()
 
-        Shapes: mel [b n_mels t], inputs i64[b s] -> logits f32[b s n_vocab], phone logits
-        f32[b t/2 phones], tag logits f32[b t/2 tags].
+    @torch.no_grad()
+    def first_times(self, encoder_output: Tensor, inputs: Tensor, at: Tensor) -> Tensor:
+        """Return the timestamps that the decoder would begin with, were it forced to.
+
+        Shapes: encoder_output [b t/2 d_model], inputs i64[b s], at i64[b], the position of
+        `<|startoftranscript|>` -> i64[b].
         """
-        encoder_output = self.whisper.encoder(mel)
         logits = self.whisper.decoder(inputs, encoder_output)
-        phones, tags = self.speller(encoder_output), self.tagger(encoder_output)
-        return logits.float(), phones.float(), tags.float()
+        begin: Tensor = logits[torch.arange(len(at)), at, TIMESTAMP_BEGIN:]
+        return TIMESTAMP_BEGIN + begin.argmax(dim=-1)
 
     def _drop(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         """Drop channels of an item at all its positions: cheaper than one by one."""

@@ -5,7 +5,8 @@ than one process of two threads. The learning rate follows the clock, so that `-
 
 torchrun --standalone --nproc-per-node 2 -m training.train --cache CACHE --folder RUN
 
-Started again with the same RUN it resumes from the last checkpoint.
+Started again with the same RUN it resumes from the last checkpoint; a new RUN can begin with the
+weights of a released folder (`--init`).
 """
 
 from __future__ import annotations
@@ -26,16 +27,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor
 from torch.nn import functional as F
 
+from service.checkpoints import load_checkpoint
 from training.data import Batch, BatchSource
 from training.follow import Follower
 from training.material import load_material
 from training.muon import Muon, summed
 from training.network import AveragedWeights, Trainee, builtin_config
 from training.targets import IGNORE, decoder_loss
+from training.vocabulary import NO_SPEECH, TIMESTAMP_BEGIN
 
 PHONE_WEIGHT, TAG_WEIGHT = 1.0, 0.4
 WEIGHT_DECAY = 0.05
+OWN_TIMES = 0.8
+"""How often audio without digits follows the timestamp that the model itself would begin with."""
 CHECKPOINT_S, REPORT_S = 100, 300
+SEED = 1
+FRAMES_PER_BATCH = 3600
+"""Mel frames of a process and step."""
+LONGEST_STEP_S = 5.0
+"""What a step counts for at most: a process that was stopped for a while has not been training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +55,46 @@ class Options:
     cache: Path
     folder: Path
     minutes: float
-    stop_at: float
     peak_rate: float
-    seed: int
-    frames_per_batch: int
+    init: Path | None
+    first_step: int
+    bfloat16: bool
 
 
 def learning_rate(options: Options, step: int, elapsed_s: float) -> float:
     """Warm up over 400 steps, hold for 45 % of the time, then fall to nothing along a cosine."""
     progress = min(elapsed_s / (60 * options.minutes), 1.0)
     fall = max(0.0, (progress - 0.45) / 0.55)
-    return options.peak_rate * min(1.0, (step + 1) / 400) * 0.5 * (1 + math.cos(math.pi * fall))
+    taken = step - options.first_step
+    return options.peak_rate * min(1.0, (taken + 1) / 400) * 0.5 * (1 + math.cos(math.pi * fall))
 
 
 def losses(model: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the decoder's loss and the weighted sum of the auxiliary ones, each f32[]."""
-    logits, phones, tags = model(batch.mel, batch.inputs)
+    encoder_output = model.whisper.encoder(batch.mel)
+    phones, tags = model.named(encoder_output)
+    inputs = with_own_times(model, encoder_output, batch)
+    logits = model.whisper.decoder(inputs, encoder_output).float()
     said = decoder_loss(logits, batch.labels) if (batch.labels >= 0).any() else logits.sum() * 0
     heard = position_loss(phones, batch.phones), position_loss(tags, batch.tags)
     return said, PHONE_WEIGHT * heard[0] + TAG_WEIGHT * heard[1]
+
+
+def with_own_times(model: Trainee, encoder_output: Tensor, batch: Batch) -> Tensor:
+    """Return the inputs, with the model's own first timestamp where there are no digits.
+
+    That is the one that it is to say nothing after: it stands where a digit might begin, and a
+    random one would not. Shapes: encoder_output [b t/2 d_model] -> i64[b s].
+    """
+    rows, at = (batch.labels == NO_SPEECH).nonzero(as_tuple=True)
+    timed = batch.inputs[rows, (at + 1).clamp(max=batch.inputs.shape[1] - 1)] >= TIMESTAMP_BEGIN
+    timed &= torch.rand(len(rows)) < OWN_TIMES
+    rows, at = rows[timed], at[timed]
+    if not len(rows):
+        return batch.inputs
+    inputs = batch.inputs.clone()
+    inputs[rows, at + 1] = model.first_times(encoder_output[rows], inputs[rows], at)
+    return inputs
 
 
 def position_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -99,14 +130,16 @@ class Trainer:
     """One rank's model, optimiser and place in the run."""
 
     def __init__(self, options: Options, rank: int, ranks: int) -> None:
-        torch.manual_seed(options.seed)
+        torch.manual_seed(SEED)
         self.options, self.rank, self.ranks = options, rank, ranks
         self.model = Trainee(builtin_config())
+        if options.init is not None:
+            self.model.whisper.load_state_dict(dict(load_checkpoint(str(options.init)).state))
         self.average = AveragedWeights(self.model)
         self.optimizers = optimizers(self.model, options.peak_rate)
-        self.step, self.elapsed_s = 0, 0.0
+        self.step, self.elapsed_s = options.first_step, 0.0
         material = load_material(options.cache, "train")
-        self.source = BatchSource(material, options.seed, rank, options.frames_per_batch)
+        self.source = BatchSource(material, SEED, rank, FRAMES_PER_BATCH)
 
     @property
     def path(self) -> Path:
@@ -120,7 +153,8 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         batch = self.source.batch(self.step)
-        said, heard = losses(self.model, batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.bfloat16):
+            said, heard = losses(self.model, batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=False)
         (said + heard).backward()  # type: ignore[no-untyped-call]
@@ -173,13 +207,13 @@ def fit(trainer: Trainer, console: Console) -> None:
         task = progress.add_task("training", total=total_s, visible=trainer.rank == 0)
         means, seconds = [0.0, 0.0], 0.0
         reported_s = saved_s = trainer.elapsed_s
-        until_s = min(total_s, 60 * trainer.options.stop_at)
-        while trainer.elapsed_s < until_s:
+        while trainer.elapsed_s < total_s:
             began = time.monotonic()
             said, heard, audio_s = trainer.train_step()
             means = [0.98 * means[0] + 0.02 * said, 0.98 * means[1] + 0.02 * heard]
             seconds += audio_s * trainer.ranks
-            trainer.elapsed_s = _agree(trainer, trainer.elapsed_s + time.monotonic() - began)
+            taken_s = min(time.monotonic() - began, LONGEST_STEP_S)
+            trainer.elapsed_s = _agree(trainer, trainer.elapsed_s + taken_s)
             if follower and trainer.step % 50 == 0:
                 now = f"step {trainer.step}, loss {means[0]:.3f}, auxiliary {means[1]:.3f}"
                 progress.update(task, completed=trainer.elapsed_s, description=now)
@@ -212,10 +246,10 @@ def main(
     cache: Annotated[Path, typer.Option(help="Folder with prepared audio.")],
     folder: Annotated[Path, typer.Option(help="Folder for checkpoints.")],
     minutes: Annotated[float, typer.Option(help="Training time.")] = 105,
-    stop_at: Annotated[float, typer.Option(help="Stop here, to be resumed.")] = math.inf,
     peak_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
-    seed: int = 1,
-    frames_per_batch: Annotated[int, typer.Option(help="Mel frames a process and step.")] = 3600,
+    init: Annotated[Path | None, typer.Option(help="Begin with a released folder.")] = None,
+    first_step: Annotated[int, typer.Option(help="Begin with the lessons of this step.")] = 0,
+    bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16 where that is safe.")] = False,
 ) -> None:
     """Train, or go on training."""
     torch.set_num_threads(1)
@@ -223,7 +257,7 @@ def main(
     if ranks > 1:
         dist.init_process_group("gloo", timeout=dt.timedelta(hours=1))
     folder.mkdir(parents=True, exist_ok=True)
-    options = Options(cache, folder, minutes, stop_at, peak_rate, seed, frames_per_batch)
+    options = Options(cache, folder, minutes, peak_rate, init, first_step, bfloat16)
     trainer = Trainer(options, rank, ranks)
     trainer.resume()
     fit(trainer, Console(width=200))
