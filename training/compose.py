@@ -41,7 +41,7 @@ People who read haltingly sound like somebody who reads digits, if only digits c
 """
 CLIPPED, CLIPPED_FRAMES, CLIPPABLE_FRAMES = 0.25, 4, 24
 """How often a recording begins or ends within its word, by how much at most, and how long it is."""
-REPEATED = 0.12
+REPEATED = 0.2
 """How often a speaker says a word once more, which is easily taken for one."""
 
 
@@ -123,7 +123,7 @@ class Composer:
         digits = SHORT_DIGIT_SHARE if length <= SHORT else DIGIT_SHARE
         if draw < digits:
             return self.digits(shortest, length)
-        speech = digits + 0.8 * (1 - digits)
+        speech = digits + 0.76 * (1 - digits)
         if draw >= speech:
             return self.others.no_speech(length)
         if self._voices["others"] and self.rng.random() < SALAD:
