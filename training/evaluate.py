@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from service.api.deps import Serving
 from service.loading import load_serving
 from service.metrics import Metrics
 from service.settings import Settings
-from service.transcription.params import TranscriptionParams
+from service.transcription.params import TranscriptionParams, Vad
 from training import examination
 from training.corpora import normalise
 from training.examination import Question
@@ -89,8 +90,8 @@ async def examine(root: Path, model: Path) -> Scores:
     others = examination.other_questions(root, clips)
     settings = Settings(model=str(model))
     serving = await load_serving(settings, str(model), Metrics())
-    timed = TranscriptionParams(language="en")
-    plain = TranscriptionParams(language="en", without_timestamps=True)
+    timed = TranscriptionParams(language="en", vad=Vad.OFF)  # the model is examined, not a detector
+    plain = replace(timed, without_timestamps=True)
     try:
         scores: Scores = {}
         for name, params in (("timestamps", timed), ("without timestamps", plain)):
