@@ -64,7 +64,7 @@ class Soak:
         rests: the service at rest, after each round.
         leaks: in words, what was left after a round.
         lag_s: the lag of the event loop that 99 % of the measurements kept to.
-        seconds: of traffic.
+        seconds: of traffic and rests.
     """
 
     before: Vitals
@@ -131,14 +131,14 @@ def soak(own: OwnService, traffic: Traffic, minutes: float, clients: int) -> Soa
         seen = Soak(at_rest(own, client, None))
         lag = vitals.lag_buckets(vitals.ask(client))
         progress.update(bar, description="soaking")
+        began = time.monotonic()
         while seen.seconds < total_s:
-            began = time.monotonic()
-            length_s = min(ROUND_S, total_s - seen.seconds)
-            asyncio.run(one_round(traffic, clients, began + length_s))
-            seen.seconds += time.monotonic() - began
+            until_s = min(time.monotonic() + ROUND_S, began + total_s)
+            asyncio.run(one_round(traffic, clients, until_s))
             rest = at_rest(own, client, seen.before)
             seen.rests.append(rest)
             seen.leaks += rest.beyond(seen.before)
+            seen.seconds = time.monotonic() - began
             report = f"{traffic.outcomes.total()} requests, {rest.memory_mb:.0f} MB"
             progress.update(bar, completed=min(seen.seconds, total_s), seen=report)
         seen.lag_s = vitals.lag_at_most_s(lag, vitals.lag_buckets(vitals.ask(client)), 0.99)
@@ -187,7 +187,9 @@ def verdict(seen: Soak, surprises: Counter[str], max_lag_s: float) -> list[str]:
 
 
 def run(
-    minutes: Annotated[float, typer.Option(min=0.05, max=24 * 60, help="of traffic")] = 20.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.05, max=24 * 60, help="of traffic and rests")
+    ] = 20.0,
     clients: Annotated[int, typer.Option(min=1, max=256, help="at once")] = 12,
     seed: Annotated[int, typer.Option(help="decides what is sent when")] = 0,
     max_lag_ms: Annotated[float, typer.Option(min=1, help="of the event loop, p99")] = 250.0,

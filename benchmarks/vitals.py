@@ -5,6 +5,7 @@ Knows nothing about what is asked of it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ HELD = (
     "earshot_queue_audio_seconds",
 )
 """All of these are 0 when nothing runs."""
+POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""Of asyncio's own pool, which starts one when it wants one, and keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,14 @@ class Vitals:
     held: Mapping[str, float]
 
     def beyond(self, other: Vitals) -> list[str]:
-        """Return in words what is more than it was, memory apart; nothing may be held at all."""
+        """Return in words what is more than it was, memory apart; nothing may be held at all.
+
+        The threads of asyncio's pool may have been started since: so many more are none too many.
+        """
         more = [
             f"{getattr(self, name) - getattr(other, name)} more {name}"
             for name in ("descriptors", "threads", "children", "tasks")
-            if getattr(self, name) > getattr(other, name)
+            if getattr(self, name) > getattr(other, name) + (name == "threads") * POOL_THREADS
         ]
         return more + [f"{value:g} in {name}" for name, value in self.held.items() if value]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.soak import LEAST_RESTS, MAX_SLOPE_MB_PER_MIN, WARM_UP_S, Soak, verdict
-from benchmarks.vitals import HELD, Vitals, lag_at_most_s, slope_mb_per_min
+from benchmarks.vitals import HELD, POOL_THREADS, Vitals, lag_at_most_s, slope_mb_per_min
 
 IDLE = Vitals(0.0, 700.0, 12, 14, 2, 3, dict.fromkeys(HELD, 0.0))
 INFINITY = float("inf")
@@ -53,7 +53,13 @@ def test_surprises_leaks_and_lag_are_named() -> None:
     assert len(why) == 3
 
 
-@pytest.mark.parametrize("name", ["descriptors", "threads", "children", "tasks"])
+def test_threads_of_the_pool_are_no_leak_and_more_are() -> None:
+    assert replace(IDLE, threads=IDLE.threads + POOL_THREADS).beyond(IDLE) == []
+    more = IDLE.threads + POOL_THREADS + 1
+    assert replace(IDLE, threads=more).beyond(IDLE) == [f"{POOL_THREADS + 1} more threads"]
+
+
+@pytest.mark.parametrize("name", ["descriptors", "children", "tasks"])
 def test_one_more_is_a_leak_and_one_less_is_none(name: str) -> None:
     now = getattr(IDLE, name)
     assert replace(IDLE, **{name: now + 1}).beyond(IDLE) == [f"1 more {name}"]
