@@ -111,3 +111,13 @@ def test_what_on_seconds_raises_ends_the_decoding(
 
     with pytest.raises(EngineBusy):
         decode_once(limits, encode(voice(3.0, 16_000), 16_000, container, codec), refuse)
+
+
+def test_two_hours_of_silence_in_five_megabytes_are_refused_as_they_unfold(
+    limits: AudioLimits,
+) -> None:
+    bomb = b"#!AMR\n" + (b"\x04" + bytes(12)) * (2 * 3600 * 50)  # frames of 20 ms
+    seconds: list[float] = []
+    with pytest.raises(AudioTooLong, match=r"the maximum is 60\.0 s"):
+        decode_once(dataclasses.replace(limits, max_audio_s=60.0), bomb, seconds.append)
+    assert 0 < max(seconds) <= 60.0, "more than the limit was kept"
