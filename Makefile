@@ -16,9 +16,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 ARGS ?=
 MINUTES ?= 20
+COUNT ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sdks serve test test-browser check format bench soak audit manifests clean
+.PHONY: help setup sdks serve test test-browser check format bench soak fuzz audit manifests clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -59,11 +60,14 @@ format: $(STAMP) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-bench: $(STAMP) ## Load a real server with 1, 4, 8 and 16 clients; ARGS="--url http://..."
+bench: $(STAMP) ## Load a real server with 1 to 64 clients; ARGS="--random-tiny --requests 16"
 	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 soak: $(STAMP) ## Soak a service in every kind of request; MINUTES=20
 	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
+
+fuzz: $(STAMP) ## Mutated recordings through the decoding children; COUNT=100000
+	@$(BIN)/python -m tests.fuzz --count $(COUNT) $(ARGS)
 
 audit: ## Compare the pins with today's advisories; needs the network
 	@test -n "$(PYTHON)" || { echo 'Earshot needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }

@@ -18,7 +18,7 @@ import httpx
 import typer
 from rich.console import Console
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +69,6 @@ def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
             if httpx.get(f"{url}/readyz").is_success:
                 return
         time.sleep(0.1)
+    if process.poll() is None:
+        typer.echo(f"the service was not ready within {START_TIMEOUT_S:g} s", err=True)
     raise typer.Exit(1)
