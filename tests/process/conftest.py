@@ -37,3 +37,9 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten windows of the random model: seconds of decoding."""
     return write_wav(tmp_path_factory.mktemp("audio") / "long.wav", 20.0)
+
+
+@pytest.fixture(scope="session")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More than the random model decodes before any test is over."""
+    return write_wav(tmp_path_factory.mktemp("audio") / "endless.wav", 600.0)

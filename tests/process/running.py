@@ -72,9 +72,10 @@ def write_wav(path: Path, seconds: float) -> Path:
 class Stream:
     """The events of one transcription, read as they come."""
 
-    def __init__(self, client: httpx.Client, url: str, path: Path) -> None:
-        with path.open("rb") as file:
-            request = client.build_request("POST", f"{url}/transcribe", content=file.read())
+    def __init__(self, client: httpx.Client, url: str, path: Path, **options: str) -> None:
+        request = client.build_request(
+            "POST", f"{url}/transcribe", content=path.read_bytes(), params=options
+        )
         self.response = client.send(request, stream=True)
         self._lines = self.response.iter_lines()
 
@@ -127,8 +128,8 @@ class Running:
             raise RuntimeError(self.process.communicate()[1])
         return self
 
-    def transcribe(self, path: Path) -> Stream:
-        return Stream(self.client, self.url, path)
+    def transcribe(self, path: Path, **options: str) -> Stream:
+        return Stream(self.client, self.url, path, **options)
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

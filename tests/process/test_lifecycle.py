@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
-from tests.process.running import Running, until
+from tests.process.running import DEADLINE_S, Running, until, write_wav
 
 
 def test_it_is_ready_after_loading_and_transcribes(random_model: Path, short: Path) -> None:
@@ -43,11 +44,17 @@ def test_sigterm_while_starting_ends_at_once(random_model: Path) -> None:
         assert service.wait()[0] == 0
 
 
-def test_sigterm_drains_streams_to_done_and_exits_0(random_model: Path, long: Path) -> None:
-    with Running("--model", str(random_model), EARSHOT_DRAIN_TIMEOUT_S="100") as service:
-        streams = [service.wait_ready().transcribe(long) for _ in range(3)]
+@pytest.mark.timeout(600)
+def test_sigterm_amid_twenty_streams_ends_each_with_done_and_exits_0(
+    random_model: Path, tmp_path: Path
+) -> None:
+    """Sixteen of them are decoded, and four wait for a slot."""
+    audio = write_wav(tmp_path / "audio.wav", 8.0)
+    with Running("--model", str(random_model), EARSHOT_DRAIN_TIMEOUT_S="600") as service:
+        service.wait_ready()
+        streams = [service.transcribe(audio, temperature="0") for _ in range(20)]
         for stream in streams:
-            stream.first_token()
+            assert next(stream.events())["type"] == "started"
         service.send_signal(signal.SIGTERM)
         until(lambda: service.state() == (503, "draining"), "draining cannot be seen")
         assert service.state("/livez") == (200, "draining")
@@ -60,10 +67,10 @@ def test_sigterm_drains_streams_to_done_and_exits_0(random_model: Path, long: Pa
 
 
 def test_a_stream_longer_than_the_grace_ends_with_an_error_event(
-    random_model: Path, long: Path
+    random_model: Path, endless: Path
 ) -> None:
     with Running("--model", str(random_model), EARSHOT_DRAIN_TIMEOUT_S="0.3") as service:
-        stream = service.wait_ready().transcribe(long)
+        stream = service.wait_ready().transcribe(endless)
         stream.first_token()
         service.send_signal(signal.SIGTERM)
         last = list(stream.events())[-1]
@@ -74,17 +81,17 @@ def test_a_stream_longer_than_the_grace_ends_with_an_error_event(
         assert "Traceback" not in stderr
 
 
-def test_a_second_sigterm_ends_it_at_once(random_model: Path, long: Path) -> None:
-    with Running("--model", str(random_model)) as service:
-        stream = service.wait_ready().transcribe(long)
+def test_a_second_sigterm_ends_it_long_before_its_streams(
+    random_model: Path, endless: Path
+) -> None:
+    with Running("--model", str(random_model), EARSHOT_DRAIN_TIMEOUT_S="600") as service:
+        stream = service.wait_ready().transcribe(endless)
         stream.first_token()
         service.send_signal(signal.SIGTERM)
         until(lambda: service.state()[1] == "draining", "draining cannot be seen")
         service.send_signal(signal.SIGTERM)
-        began = time.monotonic()
         code, stderr = service.wait()
         assert code == 1
-        assert time.monotonic() - began < 5.0
         assert "second signal" in stderr
         assert "Traceback" not in stderr
 
@@ -109,9 +116,9 @@ def test_ctrl_c_ends_an_idle_service_like_sigterm(random_model: Path) -> None:
 
 
 def test_a_client_that_trickles_a_head_is_dropped(random_model: Path) -> None:
-    with Running("--model", str(random_model), EARSHOT_HEADER_TIMEOUT_S="0.3") as service:
+    with Running("--model", str(random_model), EARSHOT_HEADER_TIMEOUT_S="1") as service:
         service.wait_ready()
-        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as trickle:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=DEADLINE_S) as trickle:
             trickle.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
             answer = b""
             while not answer.endswith(b"}"):
@@ -119,7 +126,7 @@ def test_a_client_that_trickles_a_head_is_dropped(random_model: Path) -> None:
             assert answer.startswith(b"HTTP/1.1 200")
             trickle.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\nx-slow: ")
             assert trickle.recv(1) == b""
-        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as silent:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=DEADLINE_S) as silent:
             assert silent.recv(1) == b""
 
 
@@ -127,8 +134,9 @@ def test_a_slow_answer_is_not_dropped_by_the_deadline_of_heads(
     random_model: Path, long: Path
 ) -> None:
     with Running("--model", str(random_model), EARSHOT_HEADER_TIMEOUT_S="0.3") as service:
+        service.wait_ready()
         began = time.monotonic()
-        events = list(service.wait_ready().transcribe(long).events())
+        events = list(service.transcribe(long).events())
         assert events[-1]["type"] == "done"
         assert time.monotonic() - began > 0.3
 
@@ -136,7 +144,7 @@ def test_a_slow_answer_is_not_dropped_by_the_deadline_of_heads(
 def test_a_connection_is_kept_for_the_next_request(random_model: Path) -> None:
     with Running("--model", str(random_model), EARSHOT_HEADER_TIMEOUT_S="0.3") as service:
         service.wait_ready()
-        with httpx.Client(limits=httpx.Limits(max_connections=1)) as client:
+        with httpx.Client(timeout=DEADLINE_S, limits=httpx.Limits(max_connections=1)) as client:
             streams = set()
             for _ in range(2):
                 answer = client.get(f"{service.url}/livez")
