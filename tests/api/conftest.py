@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from service.text.tokenizer import WhisperTokenizer
+from tests.api.held import at_rest, nothing_is_left_of
 from tests.api.live import Limits, LiveServer, Parts, services_of
 from tests.api.tiny import tiny_parts
 
@@ -21,6 +22,14 @@ def server(parts: Parts) -> Iterator[LiveServer]:
     """The server for whatever needs no special limits."""
     with LiveServer(services_of(parts, Limits(api={"max_upload_bytes": 2_000_000}))) as live:
         yield live
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Permits, slots, tasks, threads, descriptors and children are after a test what they were."""
+    before = at_rest()
+    yield
+    nothing_is_left_of(before)
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 import struct
 import threading
 import time
 import wave
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 import numpy as np
@@ -38,13 +39,13 @@ MODEL = "tiny-random"
 Samples = NDArray[np.float32]
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, within_s: float = DEADLINE_S) -> None:
     """Poll until it holds.
 
     Raises:
         TimeoutError: if it does not in time.
     """
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(what)
@@ -112,15 +113,22 @@ def services_of(
 
 
 class LiveServer:
-    """Serves until the `with` block is left."""
+    """Serves until the `with` block is left.
 
-    def __init__(self, services: Services, *, ready: bool = True) -> None:
+    Args:
+        services: what it serves with.
+        ready: whether to wait until the engine is warm.
+        send_buffer: bytes that the kernel takes for a client that does not read; its default if 0.
+    """
+
+    running: ClassVar[list[LiveServer]] = []
+
+    def __init__(self, services: Services, *, ready: bool = True, send_buffer: int = 0) -> None:
         self.services = services
+        self._send_buffer = send_buffer
         self._wait_until_ready = ready
         config = uvicorn.Config(
             create_app(services),
-            host="127.0.0.1",
-            port=0,
             http="h11",
             ws="none",
             lifespan="on",
@@ -129,23 +137,37 @@ class LiveServer:
             timeout_graceful_shutdown=5,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="live-server")
+        self._thread = threading.Thread(target=self._serve, name="live-server")
+
+    def _serve(self) -> None:
+        with asyncio.Runner() as runner:
+            self.loop = runner.get_loop()
+            runner.run(self._server.serve(sockets=[self._listener]))
 
     def __enter__(self) -> Self:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        if self._send_buffer:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
         self._thread.start()
         until(lambda: self._server.started or not self._thread.is_alive(), "the server starts")
-        self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_S, trust_env=False)
+        self.client = self._new_client()
+        self.running.append(self)
         if self._wait_until_ready:
             until(lambda: self.services.state is EngineState.READY, "the engine is warm")
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.running.remove(self)
         self.client.close()
         self._server.should_exit = True
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive(), "the server does not end"
+        self._listener.close()
+
+    def _new_client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=DEADLINE_S, trust_env=False)
 
     @property
     def engine(self) -> Engine:
@@ -161,6 +183,25 @@ class LiveServer:
             return not any(stats[name] for name in held) and not self.services.audio_budget.held_s
 
         until(idle, "everything is free again")
+
+    def rest(self) -> None:
+        """Wait until nothing is held, connections are closed, and children wait for the next file.
+
+        A server that is not ready holds nothing that is given back before its end.
+        """
+        self.client.close()
+        self.client = self._new_client()
+        if self.services.state is not EngineState.READY:
+            return
+        self.until_idle()
+        children = self.services.audio_decoder._children
+
+        def still() -> bool:
+            waiting = [task.done() for task in list(children._idle)]
+            busy = children._active or children._reaping or self._server.server_state.connections
+            return len(waiting) == children._max_idle and all(waiting) and not busy
+
+        until(still, "the decoder and the connections rest")
 
     def metric(self, name: str, **labels: str) -> float:
         """Return a sample of the metrics, 0 if there is none."""

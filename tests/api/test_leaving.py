@@ -8,22 +8,25 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.api.gated import gated_server
+from tests.api.gated import ENCODING, FIRST_TOKEN, LAST_TOKEN, gated_server
 from tests.api.live import (
     DEADLINE_S,
     Limits,
     LiveServer,
     Parts,
     noise,
+    services_of,
     stream_events,
     until,
     wav,
 )
+from tests.unit.transcription.scripted import ScriptedRunner
 
 LONG = wav(noise(40.0))
 SHORT = wav(noise(1.0, seed=5))
@@ -98,6 +101,55 @@ def test_leaving_in_the_queue(parts: Parts) -> None:
             gate.set()
             assert list(events)[-1]["type"] == "done"
         live.until_idle()
+
+
+def test_leaving_while_the_window_is_encoded(parts: Parts) -> None:
+    with gated_server(parts, Limits(), ENCODING) as (live, gate):
+        with connected(live, post(len(SHORT)), SHORT):
+            until(lambda: live.engine.stats()["step_running_s"] is not None, "it is being encoded")
+        until(lambda: live.engine.stats()["requests"] == 0, "the permit is back while it stands")
+        gate.set()
+        live.until_idle()
+        assert live.events(SHORT, language="en")[-1]["type"] == "done"
+
+
+@pytest.mark.parametrize("at", [FIRST_TOKEN, LAST_TOKEN], ids=["first", "last"])
+def test_leaving_at_a_token(parts: Parts, at: int) -> None:
+    with gated_server(parts, Limits(), at) as (live, gate):
+        with live.client.stream("POST", "/transcribe?language=en", content=SHORT) as response:
+            events = stream_events(response)
+            heard = [next(events)["type"] for _ in range(at + 1)]
+            assert heard == ["started", *["token"] * at]
+        until(lambda: live.engine.stats()["requests"] == 0, "the permit is back while it stands")
+        until(lambda: cancelled(live, "transcribe") == 1, "it is counted")
+        gate.set()
+        live.until_idle()
+        assert live.events(SHORT, language="en")[-1]["type"] == "done"
+
+
+def test_who_stops_reading_is_left_and_frees_everything(parts: Parts) -> None:
+    """The kernel takes little for it here, and the rest waits in the service: not for ever."""
+    talkative = replace(
+        parts,
+        runner=lambda metrics: ScriptedRunner(
+            lambda window, params: [*[5] * 30, parts.tokenizer.eot], rows=parts.rows
+        ),
+    )
+    audio = wav(noise(180.0))
+    limits = Limits(max_audio_s=200.0, api={"send_timeout_s": 0.5})
+    with (
+        LiveServer(services_of(talkative, limits), send_buffer=4096) as live,
+        socket.socket() as to,
+    ):
+        to.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        to.settimeout(DEADLINE_S)
+        to.connect(("127.0.0.1", live.port))
+        to.sendall(post(len(audio)).replace("\n", "\r\n").encode() + audio)
+        assert to.recv(512).startswith(b"HTTP/1.1 200 ")
+        until(lambda: cancelled(live, "transcribe") == 1, "it is given up")
+        live.until_idle()
+        assert live.metric("earshot_windows_total", outcome="ok") < 90, "it was through by then"
+        assert live.events(SHORT, language="en")[-1]["type"] == "done"
 
 
 def test_leaving_within_the_stream(live: LiveServer) -> None:

@@ -94,8 +94,10 @@ def test_a_tokenizer_that_raises_fails_its_own_request(
         live.until_idle()
         poison.clear()
         assert heard(events_of(ask(live, CULPRIT).text)) == alone[CULPRIT]
-        failures = live.metric("earshot_request_failures_total", reason="internal_error")
-        assert failures == 1
+        until(
+            lambda: live.metric("earshot_request_failures_total", reason="internal_error") == 1,
+            "it is counted",
+        )
 
 
 def check_failure(response: httpx.Response, alone: Heard, *, stream: bool) -> None:
