@@ -96,12 +96,16 @@ class Engine:
         self._thread.start()
 
     async def until_ready(self) -> None:
-        """Return when the engine is warm.
+        """Return when the engine is warm. Who is cancelled meanwhile leaves no thread behind.
 
         Raises:
             EngineDead: if it failed to start.
         """
-        await self._started.wait()
+        try:
+            await self._started.wait()
+        except asyncio.CancelledError:
+            await self.stop(0.0)
+            raise
         if self.state is EngineState.DEAD:
             raise self._dead()
 

@@ -122,6 +122,25 @@ def test_engine_that_cannot_warm_up_is_dead() -> None:
     run(main)
 
 
+def test_who_is_cancelled_while_the_engine_warms_up_leaves_no_thread() -> None:
+    async def main() -> None:
+        before = threading.active_count()
+        runner = FakeRunner(1, 1, gate=threading.Event(), gated="warm_up")
+        engine = Engine(EngineCore(scheduler(1, 1), runner), config=EngineConfig(1))
+        engine.start()
+        waiting = asyncio.create_task(engine.until_ready())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(0)
+        assert runner.gate is not None
+        runner.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert threading.active_count() == before
+
+    run(main)
+
+
 def test_draining_refuses_the_new_and_finishes_the_old() -> None:
     async def main() -> None:
         runner = FakeRunner(1, 1, gate=threading.Event())
