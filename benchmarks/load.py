@@ -219,19 +219,18 @@ def the_work(files: list[Path] | None, url: str | None, random_tiny: bool) -> It
         yield Work(own.url, own.pid, recordings, options)
 
 
-def print_table(levels: Sequence[Level], title: str, *, markdown: bool) -> None:
-    """Print the levels, for a terminal or for a page."""
-    rows = [level.row() for level in levels]
-    if markdown:
-        headings = [heading.replace("\n", " ") for heading in HEADINGS]
-        for cells in (headings, ["---:"] * len(headings), *rows):
-            print("|", " | ".join(cells), "|")
-        return
+def print_row(cells: Sequence[str]) -> None:
+    """Print a row of a table for a page."""
+    print("|", " | ".join(cells), "|", flush=True)  # rich would break the line
+
+
+def print_table(levels: Sequence[Level], title: str) -> None:
+    """Print the levels for a terminal."""
     table = Table(title=title)
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
+    for level in levels:
+        table.add_row(*level.row())
     if not console.is_terminal:
         console.width = TABLE_WIDTH
     console.print(table)
@@ -250,10 +249,15 @@ def run(
     """Measure latency and throughput of a service."""
     levels = [Level(count) for count in clients or CLIENTS]
     with the_work(files, url, random_tiny) as work:
+        if markdown:
+            print_row([heading.replace("\n", " ") for heading in HEADINGS])
+            print_row(["---:"] * len(HEADINGS))
         for level in levels:
             asyncio.run(load(work, level, max(requests, level.clients)))
-    title = f"{requests} requests or more, {len(work.files)} recordings in turn"
-    print_table(levels, title, markdown=markdown)
+            if markdown:
+                print_row(level.row())
+    if not markdown:
+        print_table(levels, f"{requests} requests or more, {len(work.files)} recordings in turn")
     failures = {failure for level in levels for failure in level.failures}
     for failure in sorted(failures):
         console.print(f"failed: {failure}", style="red", markup=False)
