@@ -48,13 +48,13 @@ class TextDone:
 
     done: Done
     task: str
+    granularities: tuple[str, ...]
     logprobs: list[Json] | None
 
     def to_dict(self) -> Json:
-        """Return the JSON object of the event: task, language, duration and segments are ours."""
-        details = verbose(self.done, self.task)
-        data = {"type": self.type} | json_object(self.done, self.logprobs)
-        return data | {name: details[name] for name in ("task", "language", "duration", "segments")}
+        """Return the JSON object of the event: what `json` has, and `verbose_json` beside it."""
+        details = verbose(self.done, self.task, self.granularities)
+        return {"type": self.type} | details | json_object(self.done, self.logprobs)
 
 
 def json_object(done: Done, logprobs: list[Json] | None) -> Json:
@@ -86,6 +86,7 @@ class OpenAITranscript:
         self._transcription = transcription
         self._options = options
         self._task = task
+        self._granularities = options.granularities
         self._tokenizer = tokenizer
         self._logprobs: list[Json] | None = [] if options.include else None
         params = transcription.params
@@ -116,7 +117,7 @@ class OpenAITranscript:
                     told += len(logprobs or ())
                     yield TextDelta(delta, logprobs)
                 if isinstance(event, Done):
-                    yield TextDone(event, self._task, self._logprobs)
+                    yield TextDone(event, self._task, self._granularities, self._logprobs)
 
     async def result(self) -> tuple[Done, list[Json] | None]:
         """Return the transcript, and the log-probabilities of its tokens if they are wanted.

@@ -81,6 +81,7 @@ class OpenAIOptions(DecodingOptions):
             self.decoding(task),
             temperature=self.temperatures,
             vad=self.voice_activity,
+            word_timestamps=self.word_timestamps or "word" in self.timestamp_granularities,
             speech_bounds=SpeechBounds() if strategy is None else strategy.bounds,
         )
 
@@ -116,7 +117,9 @@ class OpenAIOptions(DecodingOptions):
     @property
     def granularities(self) -> tuple[str, ...]:
         """What `verbose_json` lists: segments, unless it was asked for something else."""
-        return self.timestamp_granularities or ("segment",)
+        if self.timestamp_granularities:
+            return self.timestamp_granularities
+        return ("word", "segment") if self.word_timestamps else ("segment",)
 
 
 class TranslationOptions(OpenAIOptions):
@@ -181,9 +184,10 @@ def _check_format(options: OpenAIOptions) -> None:
             f" found {str(form)!r}",
             param="timestamp_granularities",
         )
-    if "word" in options.timestamp_granularities:
+    if "word" in options.timestamp_granularities and options.without_timestamps:
         raise InvalidRequest(
-            "timestamp_granularities: words have no times of their own yet, segments have",
+            "timestamp_granularities: words are placed by their segments, and without_timestamps"
+            " has none",
             param="timestamp_granularities",
         )
     if options.include and form is not Format.JSON:

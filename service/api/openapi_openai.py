@@ -13,7 +13,8 @@ _EVENTS = """Each event is one line of JSON, `data: {...}`, with its name as `ty
 is `data: [DONE]`. Lines that begin with a colon are comments that keep the connection alive.
 
 - `transcript.text.delta` {delta}, and {logprobs} if asked for; the deltas, joined, are the text
-- `transcript.text.done` {text, usage, languages, logprobs, task, language, duration, segments}
+- `transcript.text.done` {text, usage, languages, logprobs, task, language, duration,
+  segments, words}
 - `error` {error: {message, type, param, code}}, the last event where something failed"""
 _EXAMPLE_EVENTS = """data: {"type":"transcript.text.delta","delta":"zero three five one"}
 

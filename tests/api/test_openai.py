@@ -54,6 +54,27 @@ def test_verbose_json_has_the_segments(live: LiveServer) -> None:
         assert segment["seek"] <= 100 * segment["start"]
 
 
+def test_words_have_times_of_their_own(live: LiveServer) -> None:
+    own = live.events(LONG, language="en", word_timestamps=True)[-1]
+    expected = [word for segment in own["segments"] for word in segment["words"]]
+    assert expected
+    verbose = [("language", "en"), ("response_format", "verbose_json")]
+    for names, lists in (
+        (["word"], {"words"}),
+        (["segment"], {"segments"}),
+        (["word", "segment"], {"words", "segments"}),
+    ):
+        wanted = [("timestamp_granularities[]", name) for name in names]
+        data = post(live, *verbose, *wanted, audio=LONG).json()
+        assert set(data) & {"words", "segments"} == lists
+        if "words" in data:
+            assert [(word["start"], word["end"]) for word in data["words"]] == [
+                (word["start_s"], word["end_s"]) for word in expected
+            ]
+    streamed = post(live, *verbose, wanted[0], ("stream", "true"), ("fallback", "true"), audio=LONG)
+    assert '"words":[{' in streamed.text
+
+
 def test_texts_are_what_their_formats_say(live: LiveServer) -> None:
     done = live.events(LONG, language="en")[-1]
     answers = {
@@ -173,9 +194,13 @@ REFUSED: list[tuple[Fields, str, str]] = [
         "'word' or 'segment'",
     ),
     (
-        [("response_format", "verbose_json"), ("timestamp_granularities[]", "word")],
+        [
+            ("response_format", "verbose_json"),
+            ("timestamp_granularities[]", "word"),
+            ("without_timestamps", "true"),
+        ],
         "timestamp_granularities",
-        "yet",
+        "without_timestamps",
     ),
     ([("include[]", "speakers")], "include", "logprobs"),
     ([("include[]", "logprobs"), ("response_format", "text")], "include", "json"),
