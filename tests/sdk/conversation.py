@@ -18,6 +18,8 @@ from typing import Any
 import openai
 
 STREAMS_SINCE = (1, 68)
+KEPT = {"vad": "off", "no_speech_threshold": "none"}
+"""What a random model says is kept, though it is no speech."""
 
 
 def version() -> tuple[int, ...]:
@@ -46,7 +48,8 @@ def talk(base_url: str, recording: Path, model: str) -> dict[str, Any]:
     told["async"] = asyncio.run(_async(options, audio, model))
     if version() >= (1, 40):  # before that, they were parsed as JSON whatever was asked for
         for form in ("text", "srt", "vtt"):
-            told[form] = str(create(model=model, file=audio, response_format=form))
+            answer = create(model=model, file=audio, response_format=form, extra_body=KEPT)
+            told[form] = str(answer)
     if version() >= STREAMS_SINCE:
         told["stream"] = [
             event.model_dump(include={"type", "delta", "text"})
