@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from service.decoding.hypotheses import Candidates
-from service.decoding.params import SequenceParams
+from service.decoding.params import AlignParams, SequenceParams
+from service.decoding.words import Alignment
 from service.engine.types import Group, Sampled, WindowInput
 from service.text.tokenizer import WhisperTokenizer
 from tests.api.live import DEADLINE_S, Limits, LiveServer, Parts, noise, services_of, wav
@@ -53,10 +54,13 @@ class Talk:
         self._gate.set()
 
     def script(self, window: WindowInput, params: SequenceParams) -> Sequence[int]:
-        """Return a window's tokens; a window with nothing but its start is asked its language."""
-        if params.prompt == (self.tokenizer.sot,):
-            return [self.tokenizer.languages["en"], self.tokenizer.eot]
+        """Return a window's tokens."""
         return self._windows.pop(0) if self._windows else [self.tokenizer.eot]
+
+    def languages(self, window: WindowInput) -> dict[int, float]:
+        """Return how likely each language is."""
+        spoken = {"en": 0.75}
+        return {id_: spoken.get(code, 0.125) for code, id_ in self.tokenizer.languages.items()}
 
     def said(self, token: int) -> None:
         """Note a token, and stand still after it if that is wanted."""
@@ -66,11 +70,18 @@ class Talk:
             self._gate.wait(DEADLINE_S)
 
 
+def evenly(params: AlignParams) -> Alignment:
+    """Return times as if each token took as long as any other."""
+    n = len(params.tokens)
+    starts_s = tuple(round(params.n_frames / 100 * place / n, 2) for place in range(n + 1))
+    return Alignment(starts_s, (0.5,) * n)
+
+
 class TalkingRunner(ScriptedRunner):
     """Holds a step back after the token at which a test wants to look."""
 
     def __init__(self, talk: Talk) -> None:
-        super().__init__(talk.script, rows=1)
+        super().__init__(talk.script, rows=1, align=evenly, languages=talk.languages)
         self._talk = talk
         self._last: int | None = None
 

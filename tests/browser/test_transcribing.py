@@ -198,3 +198,7 @@ def test_the_built_in_model_hears_the_sample(open_page: OpenPage, samples: Path)
         page.set_input_files("#file", samples / "zero_three_five_one.wav")
         in_state(page, "done")
         assert segments(page) == ["zero three five one"]
+        expect(page.locator("#segments .word")).to_have_text(["zero", "three", "five", "one"])
+        expect(page.get_by_role("button", name="Play", exact=True)).to_be_enabled()
+        page.locator("#segments .word").nth(2).click()
+        expect(page.locator("#segments .word.current")).to_have_text(["five"])
