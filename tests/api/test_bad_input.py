@@ -183,9 +183,14 @@ def test_another_model_is_a_404(live: LiveServer) -> None:
 
 
 def test_a_wrong_path_is_a_404(live: LiveServer) -> None:
-    for path in ("/", "/transcribe/", "/nowhere"):
+    for path in ("/transcribe/", "/nowhere"):
         error = assert_envelope(live.client.post(path, content=SHORT), 404)
         assert error["code"] == "not_found"
+
+
+def test_an_upload_to_the_page_is_a_405(live: LiveServer) -> None:
+    error = assert_envelope(live.client.post("/", content=SHORT), 405)
+    assert error["code"] == "method_not_allowed"
 
 
 def test_a_wrong_method_is_a_405_that_names_the_right_one(live: LiveServer) -> None:
