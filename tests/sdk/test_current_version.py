@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import openai
 import pytest
 from openai.types.audio import Transcription, TranscriptionVerbose
 
-from tests.api.gated import gated_server
 from tests.api.live import (
     DEADLINE_S,
     MODEL,
@@ -23,7 +21,6 @@ from tests.api.live import (
     Parts,
     noise,
     services_of,
-    until,
     wav,
 )
 
