@@ -16,7 +16,12 @@ SAMPLE_LEN = 48
 LONG_LEN = 120
 
 # name, mels, audio ctx, d_model, audio heads and layers, text heads and layers, vocabulary
-TALKATIVE = (Shape("talk-a", 80, 200, 96, 6, 2, 6, 3, 3000, rows=2),)
+TALKATIVE = (
+    Shape("talk-a", 80, 200, 96, 6, 2, 6, 3, 3000, rows=2),
+    Shape("talk-b", 80, 160, 64, 4, 2, 4, 4, 2600, rows=2),
+    Shape("talk-c", 128, 120, 80, 5, 3, 5, 2, 2400, rows=2),
+    Shape("talk-e", 80, 240, 120, 5, 2, 5, 2, 2800, rows=2),
+)
 
 
 @dataclass(frozen=True)
