@@ -20,9 +20,14 @@ def give(page: Page) -> None:
 
     Without the times of words, which move those of segments: they are seen with the built-in model.
     """
+    without_words(page)
+    page.set_input_files("#file", files=[FILE])
+
+
+def without_words(page: Page) -> None:
+    """Leave the times of words out, once the page knows what the service can do."""
     expect(page.locator("[data-option=temperature]")).not_to_have_attribute("hidden", "")
     page.locator("[name=word_timestamps]").evaluate("box => { box.checked = false; }")
-    page.set_input_files("#file", files=[FILE])
 
 
 def in_state(page: Page, state: str) -> None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.api.live import LiveServer
 from tests.browser.conftest import OpenPage
-from tests.browser.steps import FILE, give, in_state, payload
+from tests.browser.steps import FILE, give, in_state, payload, without_words
 from tests.browser.talking import Talk
 
 PHONE = {"width": 390, "height": 844}
@@ -84,6 +84,7 @@ def test_a_keyboard_is_enough(talking: LiveServer, open_page: OpenPage) -> None:
     page = open_page(talking)
     # From now on choosers are handed over; asked for when a key is pressed, it may be too late.
     page.on("filechooser", lambda chooser: None)
+    without_words(page)
     tab_to(page, page.get_by_role("button", name="Choose a file"))
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
