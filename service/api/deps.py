@@ -137,7 +137,7 @@ class Services:
     async def load(self) -> None:
         """Load the model and begin to serve; never raises, but leaves the state `dead`."""
         try:
-            serving, _ = await asyncio.gather(self._load(), self.audio_decoder.start())
+            serving = await self._load_all()
         except Exception as error:
             self.failure = error
             if not isinstance(error, ServiceError):
@@ -147,6 +147,21 @@ class Services:
         self.serving = serving
         if self._draining:
             serving.engine.drain()
+
+    async def _load_all(self) -> Serving:
+        """Return what serves once the decoder has started too, or leave nothing of either."""
+        starting = asyncio.create_task(self.audio_decoder.start())
+        try:
+            serving = await self._load()
+            try:
+                await starting
+            except BaseException:
+                await serving.engine.stop(0.0)
+                raise
+            return serving
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
 
     def drain(self) -> None:
         """Take no new work from now on; what runs goes on. Idempotent."""

@@ -6,6 +6,7 @@ A test's servers run in this process: their threads, descriptors and children ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import threading
 from collections import Counter
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tests.api.live import LiveServer, until
 
-CHILDREN = Path("/proc/self/task")
+THREADS = Path("/proc/self/task")
 DESCRIPTORS = Path("/proc/self/fd")
 POOLED = "asyncio_"
 """Threads that wait in asyncio's own pool for the next call: a bounded number, kept for good."""
@@ -61,16 +62,18 @@ def held() -> Held:
     return Held(
         Counter(NUMBER.sub("", name) for name in names),
         kinds,
-        sum(len((task / "children").read_text().split()) for task in _threads()),
+        _children(),
         sum(len(asyncio.all_tasks(server.loop)) for server in LiveServer.running),
     )
 
 
-def _threads() -> list[Path]:
-    try:
-        return [task for task in CHILDREN.iterdir() if (task / "children").exists()]
-    except OSError:
-        return []
+def _children() -> int:
+    """Return the number of this process's children; a thread that has just ended has none."""
+    found = 0
+    for task in THREADS.iterdir() if THREADS.exists() else ():
+        with contextlib.suppress(OSError):
+            found += len((task / "children").read_text().split())
+    return found
 
 
 def at_rest() -> Held:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,6 +65,24 @@ def test_a_model_that_cannot_be_loaded_is_dead(parts: Parts) -> None:
         assert probes(live) == dict.fromkeys(("/livez", "/health", "/readyz"), (503, "dead"))
         assert assert_envelope(live.transcribe(SHORT), 503)["code"] == "engine_dead"
     assert [type(error) for error in told] == [CheckpointError]
+
+
+def test_a_server_that_ends_while_its_decoder_starts_leaves_no_engine(parts: Parts) -> None:
+    """The engine is warm by then, and nobody else knows of it."""
+    services = services_of(parts, Limits())
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    services.audio_decoder.start = never  # type: ignore[method-assign]
+    before = engines()
+    with LiveServer(services, ready=False) as live:
+        until(lambda: engines() == before + 1, "it is warming up")
+        assert live.services.state is EngineState.STARTING
+
+
+def engines() -> int:
+    return sum(thread.name == "engine" for thread in threading.enumerate())
 
 
 def test_draining_finishes_what_runs_and_takes_nothing_new(parts: Parts) -> None:
