@@ -11,7 +11,7 @@ side by side: a `RowGroup`. `move_rows`, `move_window` and `swap_windows` are ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -171,6 +171,23 @@ class KVCache:
             row_index=torch.arange(n_rows, device=self.device)[:, None],
             write_index=write_index,
         )
+
+    def of_one_length(self, group: RowGroup) -> list[RowGroup]:
+        """Split a group of several hypotheses a window where windows differ in length.
+
+        Several queries over keys of which some are masked are summed in another order than over
+        the window's own keys alone. One query is not, so single rows stay together.
+        """
+        if group.width == 1:
+            return [group]
+        parts: list[RowGroup] = []
+        for n in range(group.n_windows):
+            slot = group.slot + n
+            if n and self.cross_length(slot) == self.cross_length(slot - 1):
+                parts[-1] = replace(parts[-1], n_windows=parts[-1].n_windows + 1)
+            else:
+                parts.append(RowGroup(group.row + n * group.width, slot, 1, group.width))
+        return parts
 
     def cross_length(self, slot: int) -> int:
         """Return the encoder positions that a slot holds."""

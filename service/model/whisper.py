@@ -307,7 +307,7 @@ class WhisperModel(nn.Module):
         if groups is None:
             groups = [RowGroup(0, 0, len(positions))]
         views, at = [], 0
-        for group in groups:
+        for group in (part for whole in groups for part in cache.of_one_length(whole)):
             views.append(cache.view(group, positions[at : at + group.n_rows], 1))
             at += group.n_rows
         hidden = self.decoder.decode(tokens, views)

@@ -48,7 +48,7 @@ def jobs() -> list[Job]:
     made = []
     for number in range(N_WINDOWS):
         several: dict[str, Any] = rng.choice(
-            [{}, {}, {"beam_size": 3}, {"beam_size": 2}, {"best_of": 3}]
+            [{}, {}, {"beam_size": 3}, {"beam_size": 5}, {"best_of": 3}]
         )
         temperature = rng.choice([0.0, 0.0, 0.7]) if not several else 0.7 * ("best_of" in several)
         prompt = (*rng.choices(range(100), k=rng.choice([0, 0, 5, 40])), SPECIAL.sot, 103)

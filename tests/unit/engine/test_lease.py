@@ -185,3 +185,23 @@ def test_aligned_tokens_begin_one_after_the_other() -> None:
     assert list(starts_s) == sorted(starts_s)
     assert 0 <= starts_s[0] <= starts_s[-1] < 0.6
     assert all(0 <= probability <= 1 for probability in probabilities)
+
+
+def test_beams_of_a_short_window_keep_their_bits_beside_a_longer_one() -> None:
+    """Several queries over masked keys are summed otherwise than over their own keys alone."""
+    model = lively_model(small_config(n_audio_ctx=1500, rounding=64))
+    config = RunnerConfig(windows=4, rows=16, encode_batch=1, probe=False)
+    beam = replace(TEXT, beam_size=5)
+
+    def decode(*n_frames: int) -> list[Step]:
+        core = core_of(ModelRunner(model, SPECIAL, config))
+        for number, length in enumerate(n_frames):
+            core.scheduler.open(number, window(length, seed=length))
+            core.scheduler.submit(number, number, beam)
+        found: list[Step] = []
+        while core.scheduler.has_work:
+            found += [step for number, step in core.step() if number == 0]
+        return found
+
+    for n_frames in (320, 448, 512, 640):  # 160, 224, 256 and 320 positions
+        assert decode(n_frames) == decode(n_frames, 1400)
