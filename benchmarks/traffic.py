@@ -208,7 +208,7 @@ KINDS: dict[str, tuple[Ask, frozenset[str]]] = {
     "leave json": (by_hand(rude.leave_json), GONE),
     "stop reading": (by_hand(rude.stop_reading), GONE),
     "say nothing": (by_hand(rude.say_nothing), GONE),
-    "trickle a head": (by_hand(rude.trickle_head), GONE),
+    "trickle a head": (by_hand(rude.trickle_head), GONE | {"ConnectionResetError"}),
     "trickle a body": (by_hand(rude.trickle_body), frozenset({"408"})),
     "lie about the length": (by_hand(rude.lie_about_length), GONE | {"200", "400"}),
     "hurry": (hurry, frozenset({"deadline exceeded", "200"})),

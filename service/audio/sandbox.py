@@ -16,9 +16,9 @@ import signal
 import struct
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.errors import InvalidAudio, RequestTimeout, Unavailable
 
@@ -230,10 +230,7 @@ class ChildPool:
             finally:
                 child.kill()
                 self._active.discard(child)
-                task = asyncio.create_task(child.reap())
-                self._reaping.add(task)
-                task.add_done_callback(self._reaping.discard)
-                await asyncio.shield(task)
+                await asyncio.shield(self._in_background(child.reap()))
 
     async def _take(self) -> DecodingChild:
         while not self._closed:
@@ -243,7 +240,7 @@ class ChildPool:
             try:
                 child = await asyncio.shield(task)
             except asyncio.CancelledError:
-                self._idle.appendleft(task)  # it may be ready for the next one
+                self._give_back(task)
                 raise
             if child.is_alive:
                 self._refill()
@@ -251,6 +248,27 @@ class ChildPool:
             await child.reap()
         raise Unavailable("The service is shutting down.")
 
+    def _give_back(self, starting: asyncio.Task[DecodingChild]) -> None:
+        """Keep a child for the next file, unless others have been started in its place."""
+        if len(self._idle) < self._max_idle:
+            self._idle.appendleft(starting)
+        else:
+            self._in_background(_end(starting))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._reaping.add(task)
+        task.add_done_callback(self._reaping.discard)
+        return task
+
     def _refill(self) -> None:
         while len(self._idle) < self._max_idle:
             self._idle.append(asyncio.create_task(DecodingChild.spawn()))
+
+
+async def _end(starting: asyncio.Task[DecodingChild]) -> None:
+    """End a child that nobody wants, whether it is ready or not."""
+    starting.cancel()
+    (child,) = await asyncio.gather(starting, return_exceptions=True)
+    if isinstance(child, DecodingChild):
+        await child.reap()

@@ -29,7 +29,7 @@ def test_every_number_of_clients_is_a_row(random_model: Path, short: Path) -> No
     rows = [line.split("│")[1:-1] for line in ended.stdout.splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in row] for row in rows]
     assert [row[:3] for row in cells] == [["1", "3", "0"], ["2", "3", "0"]]
-    assert all(float(rate) > 0 for row in cells for rate in row[5:])
+    assert all(float(rate) > 0 for row in cells for rate in row[6:9])
 
 
 def test_refusals_are_counted_and_told(random_model: Path, tmp_path: Path) -> None:

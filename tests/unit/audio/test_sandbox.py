@@ -214,6 +214,35 @@ def test_cancelling_in_the_queue_leaves_the_turn_to_others(
     leaves_nothing_behind(scenario)
 
 
+def test_leaving_while_a_child_starts_leaves_no_more_that_wait_than_allowed(
+    limits: AudioLimits, short: bytes
+) -> None:
+    """The place of the one who leaves has been filled again by then."""
+
+    async def scenario() -> None:
+        async with open_decoder(limits, max_children=2) as decoder:
+            pool = decoder._children
+            held = [asyncio.create_task(asyncio.Event().wait()) for _ in range(2)]
+            starting: list[Any] = [asyncio.create_task(wait_for_child(task)) for task in held]
+            pool._idle.extend(starting)
+            first, second = (asyncio.create_task(decoder.decode(short)) for _ in range(2))
+            await until(lambda: not pool._idle)
+            held[1].cancel()
+            await second
+            await until(lambda: len(pool._idle) == pool._max_idle)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            assert len(pool._idle) == pool._max_idle
+            assert starting[0] not in pool._idle
+            await until(lambda: not pool._reaping)
+
+    async def wait_for_child(held: asyncio.Task[Any]) -> sandbox.DecodingChild:
+        await asyncio.gather(held, return_exceptions=True)
+        return await sandbox.DecodingChild.spawn()
+
+    leaves_nothing_behind(scenario)
+
+
 def test_a_refusal_while_audio_arrives_kills_the_child(limits: AudioLimits, long: bytes) -> None:
     def refuse(seconds: float) -> None:
         raise EngineBusy(f"no room for {seconds} s")
