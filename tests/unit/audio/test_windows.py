@@ -75,7 +75,7 @@ def test_the_planner_neither_stands_still_nor_jumps(to_frame: int) -> None:
     planner = SeekPlanner(300, 100)
     with pytest.raises(ValueError, match=f"frame {to_frame}"):
         planner.advance(to_frame)
-    assert planner.next() == Window(0, 0, 100)
+    assert planner.next() == Window(0, 0, 100, longest_frames=100)
 
 
 def test_a_finished_planner_does_not_advance() -> None:
