@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
@@ -41,14 +42,16 @@ def test_lease_is_detected_decoded_and_aligned_in_turn() -> None:
 
 def test_session_has_begun_before_its_beams_have_a_token() -> None:
     async def main() -> None:
-        async with started(FakeRunner(2, 4)) as engine:
+        gate = threading.Event()
+        async with started(FakeRunner(2, 4, gate=gate)) as engine:
             session = engine.session()
             async with session.window(window(7)) as lease:
                 stream = lease.decode(SequenceParams((101,), 0, 200, beam_size=3))
                 await until(lambda: not session.is_waiting)
-                assert stream._events.empty()
+                assert stream._events.empty()  # and the gate keeps it so
                 lease.close()
             session.close()
+            gate.set()
             await all_free(engine)
 
     run(main)
