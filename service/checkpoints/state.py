@@ -164,17 +164,6 @@ def parts_of(
                 yield source, part
 
 
-def split_state(
-    state: Mapping[str, Tensor], config: WhisperConfig, naming: Naming
-) -> dict[str, Tensor]:
-    """Return what `parts_of` yields, all at once.
-
-    Raises:
-        CheckpointError: if a parameter is missing or has the wrong shape.
-    """
-    return dict(parts_of(state, config, naming))
-
-
 def _checked(state: Mapping[str, Tensor], names: ParameterNames, shape: tuple[int, ...]) -> Tensor:
     tensor = state.get(names.ours)
     if tensor is None or tuple(tensor.shape) != shape:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from service.checkpoints.names import Naming
-from service.checkpoints.state import split_state
+from service.checkpoints.state import parts_of
 from service.model import WhisperModel
 from service.text import WhisperTokenizer
 from tests.unit.checkpoints.apr_bytes import V1, V2, WHISPER, vocabulary_section
@@ -22,7 +22,7 @@ _SHORT = {
 
 def tensors_of(model: WhisperModel) -> dict[str, Tensor]:
     """Hugging Face's names, without `model.` -> tensors."""
-    split = split_state(model.state_dict(), model.config, Naming.HF)
+    split = dict(parts_of(model.state_dict(), model.config, Naming.HF))
     return {name.removeprefix("model."): tensor.contiguous() for name, tensor in split.items()}
 
 

@@ -14,7 +14,7 @@ import torch
 from service.checkpoints import CheckpointFormat, build_model, load_checkpoint
 from service.checkpoints.names import Naming
 from service.checkpoints.openai_pt import RELEASED
-from service.checkpoints.state import split_state
+from service.checkpoints.state import parts_of
 from service.errors import CheckpointError
 from service.model import WhisperConfig, WhisperModel
 from service.text import WhisperTokenizer
@@ -53,7 +53,7 @@ def openai_model(tokenizer: WhisperTokenizer) -> WhisperModel:
 @pytest.fixture
 def openai_content(openai_model: WhisperModel) -> dict[str, Any]:
     config = openai_model.config
-    tensors = split_state(openai_model.state_dict(), config, Naming.OPENAI)
+    tensors = dict(parts_of(openai_model.state_dict(), config, Naming.OPENAI))
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     return {"dims": _dims(config), "model_state_dict": tensors}
 
@@ -236,7 +236,7 @@ def test_an_openai_file_of_a_released_size_takes_that_sizes_tokenizer_from_the_h
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     tiny = WhisperConfig(80, 1500, 384, 6, 4, 1536, 51865, 448, 6, 4, 1536)
     with torch.device("meta"):
-        shapes = split_state(WhisperModel(tiny).state_dict(), tiny, Naming.OPENAI)
+        shapes = dict(parts_of(WhisperModel(tiny).state_dict(), tiny, Naming.OPENAI))
     state = {n: torch.zeros(()).expand(tensor.shape) for n, tensor in shapes.items()}
     path = _write(tmp_path / "tiny.pt", {"dims": _dims(tiny), "model_state_dict": state})
     message = _refusal(path)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from service.checkpoints.names import Naming, parameter_names, parameter_shapes
-from service.checkpoints.state import split_state
+from service.checkpoints.state import parts_of
 from service.model import WhisperConfig, WhisperModel
 
 
@@ -34,7 +34,7 @@ def test_only_the_biases_of_keys_have_no_source(config: WhisperConfig) -> None:
 def test_a_fused_parameter_splits_into_query_key_value(
     config: WhisperConfig, model: WhisperModel
 ) -> None:
-    parts = split_state(model.state_dict(), config, Naming.OPENAI)
+    parts = dict(parts_of(model.state_dict(), config, Naming.OPENAI))
     at = "decoder.blocks.0.attn."
     joined = torch.cat([parts[f"{at}{part}.weight"] for part in ("query", "key", "value")])
     assert torch.equal(joined, model.state_dict()[f"{at}qkv.weight"])

@@ -14,7 +14,7 @@ from service.checkpoints import load_checkpoint, save_hf_folder
 from service.checkpoints.convert import Target, convert
 from service.checkpoints.names import Naming
 from service.checkpoints.opened import open_model
-from service.checkpoints.state import split_state
+from service.checkpoints.state import parts_of
 from service.inspection.stats import measure
 from service.inspection.validate import contract, validate
 from service.model import WhisperConfig, WhisperModel
@@ -119,7 +119,7 @@ def test_the_fixtures_are_told_apart(shared: Path) -> None:
 def test_the_contract_is_the_models_own(separate_head: bool) -> None:
     config = WhisperConfig(128, 40, 16, 2, 3, 20, 300, 32, 4, 2, 24, separate_head=separate_head)
     with torch.device("meta"):
-        state = split_state(WhisperModel(config).state_dict(), config, Naming.HF)
+        state = dict(parts_of(WhisperModel(config).state_dict(), config, Naming.HF))
     assert contract(config) == {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
