@@ -16,7 +16,7 @@ from service.api.chunking_strategy import Strategy, with_parts_as_json
 from service.api.schemas import DecodingOptions, parse
 from service.audio.vad import SpeechBounds
 from service.errors import InvalidRequest
-from service.transcription.params import LADDER, TranscriptionParams, Vad
+from service.transcription.params import LADDER, Chunking, TranscriptionParams, Vad
 from service.transcription.render import Format
 from service.transcription.subtitles import CueLayout
 
@@ -91,7 +91,7 @@ class OpenAIOptions(DecodingOptions):
         if self.chunking_strategy is not None:
             return Vad.ON
         asked = "vad" in self.model_fields_set or not self.stream or self.fallback
-        return self.vad if asked else Vad.OFF
+        return self.vad if asked or self.chunking is Chunking.PARALLEL else Vad.OFF
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.api.fields import Codes, Marks, Seconds, Temperatures, Text, Threshold, Times
 from service.decoding.words import APPENDED, PREPENDED
 from service.errors import InvalidRequest
-from service.transcription.params import LADDER, TranscriptionParams, Vad
+from service.transcription.params import LADDER, Chunking, TranscriptionParams, Vad
 
 MAX_SHOWN = 80
 """Characters of a wrong value that an error repeats."""
@@ -75,6 +75,11 @@ class DecodingOptions(BaseModel):
         Vad.AUTO,
         description="detect voice activity: `off`, `on` (windows of silence are not decoded), or"
         " `auto` (where a decoding gives reason to doubt it)",
+    )
+    chunking: Chunking = Field(
+        Chunking.SEQUENTIAL,
+        description="`sequential`: each window begins where the text of the one before it ends, and"
+        " knows it; `parallel`: cut at pauses and decode several windows side by side",
     )
 
     def decoding(self, task: str) -> TranscriptionParams:

@@ -19,6 +19,7 @@ _HYSTERESIS = 0.15
 _LEAD_CHUNKS = 16
 """Heard before a place that is asked for, so that the model knows what it is in."""
 _SHORTEST_S = 0.1
+_QUIET_CHUNKS = 3
 
 Span = tuple[float, float]
 """Start and end in seconds of the recording."""
@@ -99,6 +100,26 @@ class SpeechMap:
         padded = ((s - pad_s, e + pad_s) for s, e in found if e - s >= _SHORTEST_S)
         cut = ((max(s, start_s), min(e, end_s)) for s, e in padded)
         return [(round(s, 2), round(e, 2)) for s, e in cut if s < e]
+
+    def close(self) -> None:
+        """Let the samples go; what was heard of them stays known. Idempotent."""
+        self._waveform = self._waveform[:0].copy()
+
+    def quietest(self, start_s: float, end_s: float) -> float:
+        """Return the moment between two others at which there is least speech, in seconds.
+
+        That is the middle of the 0.1 s in which the mean probability is lowest.
+        """
+        first = max(0, int(start_s * SAMPLE_RATE) // CHUNK_SAMPLES)
+        last = min(len(self._probabilities), -(-int(end_s * SAMPLE_RATE) // CHUNK_SAMPLES))
+        self._listen(first, last)
+        heard = self._probabilities[first:last]
+        width = min(_QUIET_CHUNKS, len(heard))
+        if not width:
+            return start_s
+        means = np.convolve(heard, np.ones(width), "valid")
+        middle = first + int(means.argmin()) + width / 2
+        return float(min(max(start_s, middle * CHUNK_SAMPLES / SAMPLE_RATE), end_s))
 
     def _listen(self, first: int, last: int) -> None:
         """Fill in the probabilities up to `last`; what lies far before `first` is passed over."""

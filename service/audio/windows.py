@@ -93,7 +93,7 @@ class SeekPlanner:
         if n_frames < 1 or max_frames < 1:
             raise ValueError(f"lengths must be positive, found {n_frames=} and {max_frames=}")
         self._max_frames = max_frames
-        self._clips = _checked_clips(clips, n_frames)
+        self._clips = clips_within(clips, n_frames)
         self._clip = 0
         self._index = 0
         self._seek = self._clips[0][0] if self._clips else n_frames
@@ -144,7 +144,12 @@ class SeekPlanner:
             self._seek = self._clips[self._clip][0]
 
 
-def _checked_clips(clips: Sequence[tuple[int, int]] | None, n_frames: int) -> list[tuple[int, int]]:
+def clips_within(clips: Sequence[tuple[int, int]] | None, n_frames: int) -> list[tuple[int, int]]:
+    """Return the clips of a recording that hold audio, cut to its end; all of it for None.
+
+    Raises:
+        ValueError: if they are out of order or overlap.
+    """
     if clips is None:
         return [(0, n_frames)]
     checked: list[tuple[int, int]] = []

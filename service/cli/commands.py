@@ -93,6 +93,12 @@ def transcribe(  # noqa: PLR0913 - a command line has options
     temperature: Annotated[
         float | None, typer.Option(help="0 always takes the likeliest token.", show_default=False)
     ] = None,
+    chunking: Annotated[
+        Literal["sequential", "parallel"] | None,
+        typer.Option(
+            help="Or cut at pauses and decode the parts of a file at once.", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a file, with segments and times.")
     ] = False,
@@ -106,7 +112,12 @@ def transcribe(  # noqa: PLR0913 - a command line has options
     tokenizer: Tokenizer = None,
 ) -> None:
     """Write what is said in recordings: final text on stdout, progress on stderr."""
-    options = {"language": language, "task": task, "temperature": temperature}
+    options = {
+        "language": language,
+        "task": task,
+        "temperature": temperature,
+        "chunking": chunking,
+    }
     from service.cli import transcribe as command  # noqa: PLC0415 - brings the HTTP client
 
     source: command.Source

@@ -200,6 +200,10 @@ class Engine:
         """Give the permit back."""
         self._permits.remove(session)
 
+    def fair_share(self, width: int) -> int:
+        """Return how many windows of `width` hypotheses one request may decode at once, now."""
+        return self._core.scheduler.config.fair_share(len(self._permits), width)
+
     def _require_ready(self) -> None:
         if self.state is EngineState.DEAD:
             raise self._dead()

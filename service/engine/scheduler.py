@@ -77,6 +77,14 @@ class SchedulerConfig:
         """
         return min(rank * self.at_once, self.patience)
 
+    def fair_share(self, n_requests: int, width: int) -> int:
+        """Return how many windows of `width` hypotheses each of so many requests may have.
+
+        One request more than there are, so that the next one finds its share free; one window at
+        least.
+        """
+        return max(1, min(self.windows, self.rows // width) // (n_requests + 1))
+
     @property
     def at_once(self) -> int:
         """Windows that decode at the same time, at most."""

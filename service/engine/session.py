@@ -46,6 +46,10 @@ class Port(Protocol):
         """Give the permit back."""
         ...
 
+    def fair_share(self, width: int) -> int:
+        """Return how many windows of `width` hypotheses one request may decode at once, now."""
+        ...
+
 
 class TokenStream:
     """The steps of one sequence, as they come: an async iterator that ends after `finish`.
@@ -215,6 +219,14 @@ class Session:
         self._leases.append(lease)
         self.n_windows += 1
         return lease
+
+    def fair_share(self, width: int = 1) -> int:
+        """Return how many windows this request may decode at once, now; one at least.
+
+        Args:
+            width: hypotheses of each.
+        """
+        return self._port.fair_share(width)
 
     def close(self) -> None:
         """Cancel everything and give the permit back. May be called again."""

@@ -26,7 +26,7 @@ class Account:
 
     Attributes:
         usage: tokens so far.
-        n_tokens: sampled so far, end-of-text excepted: the number of the next one.
+        n_tokens: sampled so far, end-of-text excepted.
         n_windows: decoded to their end so far.
         n_silent: those among them without speech.
         failures: attempts that did not stand, by cause.
@@ -49,9 +49,10 @@ class Account:
         if self.first_token_s is None:
             self.first_token_s = time.perf_counter() - self._arrived_at
 
-    def note_window(self, window: Window, attempts: WindowAttempts) -> None:
+    def note_window(self, window: Window, attempts: WindowAttempts, *, is_silent: bool) -> None:
         """Note a window that is decoded."""
         self.n_windows += 1
+        self.n_silent += is_silent
         self.n_tokens += attempts.n_tokens
         self.failures.update(attempts.failures)
         usage = self.usage

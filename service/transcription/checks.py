@@ -18,6 +18,7 @@ from service.transcription.params import (
     Chunking,
     ModelFacts,
     TranscriptionParams,
+    Vad,
 )
 
 if TYPE_CHECKING:
@@ -47,10 +48,7 @@ def check(
     _check_clips(params.clip_timestamps)
     _check_words(params)
     _check_chunking(params)
-    conditions = params.condition_on_previous_text
-    if conditions is None:
-        conditions = params.chunking is not Chunking.PARALLEL
-    return replace(_with_languages(params, tokenizer), condition_on_previous_text=conditions)
+    return _with_chunking(_with_languages(params, tokenizer))
 
 
 # ---------------------------------------------------------------------- languages
@@ -225,3 +223,20 @@ def _check_chunking(params: TranscriptionParams) -> None:
             " are decoded side by side do not know each other's text",
             param="condition_on_previous_text",
         )
+    if params.vad is Vad.OFF:
+        raise InvalidRequest(
+            "chunking=parallel and vad=off contradict each other: the pauses to cut at are found by"
+            " voice activity detection",
+            param="vad",
+        )
+
+
+def _with_chunking(params: TranscriptionParams) -> TranscriptionParams:
+    """Return the params with what their chunking leaves no choice of."""
+    parallel = params.chunking is Chunking.PARALLEL
+    conditions = params.condition_on_previous_text
+    return replace(
+        params,
+        condition_on_previous_text=not parallel if conditions is None else conditions,
+        vad=Vad.ON if parallel else params.vad,
+    )

@@ -52,6 +52,11 @@ class Coverage:
                 self._speech.append((max(start_s, heard_to), end_s))
 
     @property
+    def speech(self) -> tuple[Span, ...]:
+        """What was heard, in order."""
+        return tuple(self._speech)
+
+    @property
     def speech_s(self) -> float:
         """Seconds of speech that were heard."""
         return total(self._speech)

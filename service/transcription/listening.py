@@ -22,7 +22,7 @@ Spans = Callable[[float, float], Awaitable[list[Span]]]
 
 _DOUBTFUL_SILENCE_S = 2.0
 """A window without text for longer than this is worth a second look."""
-_LEAD_S = 0.2
+LEAD_S = 0.2
 """A window that begins at speech begins this much before it."""
 
 
@@ -56,7 +56,7 @@ class Listener:
         if not speech:
             begin = window.end_frame
         else:
-            begin = int((speech[0][0] - _LEAD_S) * FRAMES_PER_SECOND)
+            begin = int((speech[0][0] - LEAD_S) * FRAMES_PER_SECOND)
             if begin < window.start_frame + FRAMES_PER_SECOND:  # not worth another window
                 begin = window.start_frame
         self.skipped_s += (begin - window.start_frame) / FRAMES_PER_SECOND
@@ -87,7 +87,7 @@ class Listener:
         ]
         if heard_again or not missing:
             return result
-        again = int(max(0.0, missing[0][0] - _LEAD_S) * FRAMES_PER_SECOND)
+        again = int(max(0.0, missing[0][0] - LEAD_S) * FRAMES_PER_SECOND)
         if again < window.start_frame + FRAMES_PER_SECOND:
             return result
         self._hears_again = True

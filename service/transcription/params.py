@@ -130,6 +130,11 @@ class TranscriptionParams:
         return given if isinstance(given, tuple) else (given,)
 
     @property
+    def n_hypotheses(self) -> int:
+        """Decoder rows that a window takes, at most."""
+        return max(self.beam_size or 1, self.best_of or 1)
+
+    @property
     def thresholds(self) -> Thresholds:
         """By what a decoding is measured."""
         return Thresholds(

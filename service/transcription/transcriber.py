@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.audio.vad import Span, SpeechMap, SpeechModel
+from service.errors import InvalidRequest
 from service.transcription.checks import check
-from service.transcription.params import ModelFacts, TranscriptionParams
+from service.transcription.params import Chunking, ModelFacts, TranscriptionParams
 from service.transcription.transcription import Transcription
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ class Transcriber:
         Raises:
             InvalidRequest: if it cannot; names the field and what is possible.
         """
+        if params.chunking is Chunking.PARALLEL and self.speech_model is None:
+            raise InvalidRequest(
+                "chunking=parallel cuts at pauses, and this service has no voice activity"
+                " detection that would find them",
+                param="chunking",
+            )
         return check(params, self.tokenizer, self.facts)
 
     def open(
@@ -90,3 +97,8 @@ class Transcriber:
         """Return where a recording has speech, off the event loop."""
         async with self._one_at_a_time:
             return await asyncio.to_thread(speech.spans, start_s, end_s)
+
+    async def quietest(self, speech: SpeechMap, start_s: float, end_s: float) -> float:
+        """Return when there is least speech, off the event loop."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(speech.quietest, start_s, end_s)

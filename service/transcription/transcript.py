@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 from service.audio.vad import Span
 from service.audio.windows import FRAMES_PER_SECOND, Window
 from service.transcription.attempts import WindowAttempts
-from service.transcription.events import Retract, RetractReason, SegmentEvent, WordTime
+from service.transcription.events import (
+    LanguageDetected,
+    Retract,
+    RetractReason,
+    SegmentEvent,
+    TokenEvent,
+    WordTime,
+)
 from service.transcription.window import Draft, WindowResult
+
+Numbered = TypeVar("Numbered", bound=TokenEvent | Retract | SegmentEvent | LanguageDetected)
 
 
 class Transcript:
-    """Collects what windows came to.
+    """Collects what windows came to, and what other transcripts hold.
 
     Attributes:
         segments: those with text, in order.
@@ -18,6 +30,7 @@ class Transcript:
 
     def __init__(self) -> None:
         self._texts: list[str] = []
+        self._n_tokens = self._n_windows = 0
         self.segments: list[SegmentEvent] = []
 
     @property
@@ -45,6 +58,31 @@ class Transcript:
                 self.segments.append(segment)
                 settled.append(segment)
         return settled
+
+    def numbered(self, event: Numbered) -> Numbered:
+        """Return an event of a transcript that begins after this one, with the numbers it has then.
+
+        See `append`.
+        """
+        if not self._n_windows:
+            return event
+        window = event.window + self._n_windows
+        match event:
+            case TokenEvent():
+                return replace(event, window=window, index=event.index + self._n_tokens)
+            case Retract():
+                return replace(event, window=window, from_index=event.from_index + self._n_tokens)
+            case SegmentEvent():
+                return replace(event, window=window, id=event.id + len(self.segments))
+            case LanguageDetected():
+                return replace(event, window=window)
+
+    def append(self, other: Transcript, *, n_tokens: int, n_windows: int) -> None:
+        """Let another transcript follow, which took so many tokens and windows."""
+        self.segments += [self.numbered(segment) for segment in other.segments]
+        self._texts += other._texts
+        self._n_tokens += n_tokens
+        self._n_windows += n_windows
 
     def _segment(
         self, draft: Draft, window: Window, attempts: WindowAttempts, language: str | None

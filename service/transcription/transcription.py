@@ -1,7 +1,7 @@
-"""One recording, window after window, from samples to events.
+"""One recording, from samples to events.
 
-Each window begins where the text of the one before it ends, and is told that text: the long form
-of openai/whisper `transcribe()`. Knows nothing about HTTP, and of the engine only the session that
+It is one passage, which knows all the text before each window, or it is cut at pauses and its
+passages are decoded side by side. Knows nothing about HTTP, and of the engine only the session that
 it is handed.
 """
 
@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.audio.vad import SpeechMap
-from service.audio.windows import FRAMES_PER_SECOND, SeekPlanner, Window, extract, total_frames
-from service.decoding.quality import is_silent
-from service.engine.types import WindowInput
+from service.audio.windows import FRAMES_PER_SECOND, SeekPlanner, clips_within
 from service.transcription.account import Account
-from service.transcription.attempts import WindowAttempts
+from service.transcription.chunks import ChunkCutter, Clip
+from service.transcription.coverage import Coverage
 from service.transcription.events import (
     Done,
     Event,
@@ -30,18 +29,15 @@ from service.transcription.events import (
     Usage,
 )
 from service.transcription.language import detect
-from service.transcription.listening import Listener
-from service.transcription.params import TranscriptionParams, Vad
-from service.transcription.prompts import PreviousText, SequencePlan
-from service.transcription.timing import WordTimer
+from service.transcription.params import Chunking, TranscriptionParams, Vad
+from service.transcription.passage import Passage, PassageEvent, Task
+from service.transcription.recording import Recording
+from service.transcription.side_by_side import SideBySide
 from service.transcription.transcript import Transcript
-from service.transcription.window import WindowResult, WindowTranscript
 
 if TYPE_CHECKING:
-    from service.engine.engine import Session, WindowLease
+    from service.engine.engine import Session
     from service.transcription.transcriber import Transcriber
-
-SAMPLE_RATE = 16_000
 
 
 class Transcription:
@@ -50,10 +46,6 @@ class Transcription:
     Attributes:
         account: what it has cost so far.
     """
-
-    _previous: PreviousText
-    _listener: Listener | None
-    _timer: WordTimer | None
 
     def __init__(
         self,
@@ -65,19 +57,17 @@ class Transcription:
         arrived_at: float | None,
     ) -> None:
         self.account = Account(arrived_at)
-        self._transcriber = transcriber
-        self._tokenizer = transcriber.tokenizer
-        self._facts = transcriber.facts
-        self._waveform = waveform
-        self._duration_s = len(waveform) / SAMPLE_RATE
+        self._recording = Recording(waveform, transcriber.log_maximum)
         self._params = params
         self._session = session
         self._id = request_id
-        self._plan = SequencePlan(params, self._tokenizer, self._facts)
+        self._transcriber = transcriber
+        self._speech: SpeechMap | None = None
+        self._side_by_side: SideBySide | None = None
+        self._transcript = Transcript()
+        self._coverage: Coverage | None = None
         self._language = params.language
         self._language_probability: float | None = None
-        self._maximum: float | None = None
-        self._transcript = Transcript()
 
     @property
     def params(self) -> TranscriptionParams:
@@ -87,7 +77,7 @@ class Transcription:
     @property
     def duration_s(self) -> float:
         """Seconds of the recording."""
-        return self._duration_s
+        return self._recording.duration_s
 
     @property
     def usage(self) -> Usage:
@@ -112,7 +102,11 @@ class Transcription:
     def close(self) -> None:
         """Stop decoding and free everything, the samples among it. Idempotent."""
         self._session.close()
-        self._waveform = self._waveform[:0].copy()
+        if self._side_by_side is not None:
+            self._side_by_side.cancel()
+        self._recording.clear()
+        if self._speech is not None:
+            self._speech.close()
 
     async def result(self) -> Done:
         """Return the transcript when it is complete.
@@ -134,13 +128,14 @@ class Transcription:
         Raises:
             ServiceError: as `events`.
         """
-        window = SeekPlanner(total_frames(len(self._waveform)), self._facts.max_frames).next()
+        transcriber, recording = self._transcriber, self._recording
+        window = SeekPlanner(recording.n_frames, transcriber.facts.max_frames).next()
         assert window is not None  # noqa: S101 - a recording has at least a frame
-        async with self._session.window(await self._input(window)) as lease:
-            return await detect(lease, self._tokenizer, self._params.languages)
+        async with self._session.window(await recording.input(window)) as lease:
+            return await detect(lease, transcriber.tokenizer, self._params.languages)
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """Yield each event as it comes; the next window begins when those of one were taken.
+        """Yield each event as it comes; what is not taken is not decoded far ahead of.
 
         To be iterated once.
 
@@ -148,121 +143,87 @@ class Transcription:
             DecodingFailed: if the model gave no usable numbers for this recording.
             EngineDead, EngineDraining: if the engine fails or stops meanwhile.
         """
-        yield Started(self._id, self._facts.name, self.duration_s)
-        self._previous = PreviousText(self._params, self._tokenizer, self._facts)
-        self._listener = self._new_listener()
-        n_frames = total_frames(len(self._waveform))
-        timer = WordTimer(self._params, self._tokenizer, self._plan, n_frames)
-        self._timer = timer if self._params.word_timestamps else None
-        planner = SeekPlanner(n_frames, self._facts.max_frames, self._clips())
-        while (window := planner.next()) is not None:
-            if self._listener is not None:
-                begin = await self._listener.speech_from(window)
-                if begin > window.start_frame:
-                    planner.advance(begin)
+        yield Started(self._id, self._transcriber.facts.name, self.duration_s)
+        async with aclosing(self._told()) as events:
+            async for event in events:
+                if isinstance(event, Passage):
+                    self._add(event)
                     continue
-            async with self._session.window(await self._input(window)) as lease:
-                if self._detects(window):
-                    yield await self._detect(lease, window)
-                attempts = self._attempts(lease, window)
-                async with aclosing(attempts.events()) as events:
-                    async for event in events:
-                        if isinstance(event, TokenEvent):
-                            self.account.note_token()
-                        yield event
-                result = await self._result(lease, attempts)
-            self.account.note_window(window, attempts)
-            self.account.n_silent += result.is_silent
-            for settled in self._transcript.settle(window, attempts, result, self._language):
-                yield settled
-            if result.ends_clip:
-                planner.end_clip()
-            else:
-                seek = max(result.seek_frame, window.start_frame + 1)
-                planner.advance(min(seek, window.end_frame))
+                if isinstance(event, TokenEvent):
+                    self.account.note_token()
+                elif isinstance(event, LanguageDetected) and self._language_probability is None:
+                    self._language_probability = event.probability
+                yield self._transcript.numbered(event)
         yield self._done()
 
-    def _clips(self) -> list[tuple[int, int]] | None:
+    def _told(self) -> AsyncGenerator[PassageEvent | Passage, None]:
+        """Return the events of each passage, and after them the passage, in order."""
+        task, clips = self._new_task(), self._clips()
+        if self._params.chunking is Chunking.SEQUENTIAL or self._speech is None:
+            return _alone(Passage(task, clips, self._language))
+        transcriber, params = self._transcriber, self._params
+        cutter = ChunkCutter(
+            clips_within(clips, self._recording.n_frames),
+            transcriber.facts.max_frames,
+            partial(transcriber.spans, self._speech),
+            partial(transcriber.quietest, self._speech),
+        )
+        self._side_by_side = SideBySide(
+            cutter.next,
+            lambda clip, language: Passage(task, [clip], language),
+            partial(self._session.fair_share, params.n_hypotheses),
+            self._language,
+            each_its_own=params.detect_language_per_window
+            or not transcriber.tokenizer.is_multilingual,
+        )
+        return self._side_by_side.events()
+
+    def _new_task(self) -> Task:
+        transcriber, params = self._transcriber, self._params
+        if transcriber.speech_model is not None and params.vad is not Vad.OFF:
+            model = transcriber.speech_model()
+            self._speech = SpeechMap(model, self._recording.waveform, params.speech_bounds)
+        return Task(
+            self._recording,
+            params,
+            transcriber.tokenizer,
+            transcriber.facts,
+            self._session,
+            self.account,
+            None if self._speech is None else partial(transcriber.spans, self._speech),
+        )
+
+    def _clips(self) -> list[Clip] | None:
         """Return the clips in frames; a last one that has no end goes to the recording's."""
         frames = [round(seconds * FRAMES_PER_SECOND) for seconds in self._params.clip_timestamps]
         if not frames:
             return None
         if len(frames) % 2:
-            frames.append(max(frames[-1], total_frames(len(self._waveform))))
+            frames.append(max(frames[-1], self._recording.n_frames))
         return list(zip(frames[::2], frames[1::2], strict=True))
 
-    async def _input(self, window: Window) -> WindowInput:
-        samples = extract(self._waveform, window.start_frame, window.content_frames)
-        if window.content_frames == total_frames(len(self._waveform)):
-            return WindowInput(samples, window.content_frames)
-        if self._maximum is None:
-            self._maximum = await self._transcriber.log_maximum(self._waveform)
-        return WindowInput(samples, window.content_frames, self._maximum)
-
-    def _detects(self, window: Window) -> bool:
-        if not self._tokenizer.is_multilingual:
-            return False
-        return self._language is None or self._params.detect_language_per_window
-
-    async def _detect(self, lease: WindowLease, window: Window) -> LanguageDetected:
-        languages = await detect(lease, self._tokenizer, self._params.languages)
-        self._language, probability = languages[0]
-        if self._language_probability is None:
-            self._language_probability = probability
-        return LanguageDetected(self._language, probability, window.index)
-
-    def _attempts(self, lease: WindowLease, window: Window) -> WindowAttempts:
-        previous = self._previous.tokens()
-        params, language = self._params, self._language
-        return WindowAttempts(
-            lease,
-            temperatures=params.temperatures,
-            thresholds=params.thresholds,
-            sequence=lambda temperature, attempt: self._plan.transcribe(
-                language, window.index, previous, temperature=temperature, attempt=attempt
-            ),
-            transcript=lambda first_index, attempt, temperature: WindowTranscript(
-                window,
-                self._tokenizer,
-                first_index=first_index,
-                attempt=attempt,
-                temperature=temperature,
-                timestamps=not params.without_timestamps,
-            ),
-            first_index=self.account.n_tokens,
+    def _add(self, passage: Passage) -> None:
+        """Note a passage that is told."""
+        self._transcript.append(
+            passage.transcript, n_tokens=passage.n_tokens, n_windows=passage.n_windows
         )
-
-    def _new_listener(self) -> Listener | None:
-        model = self._transcriber.speech_model
-        if model is None or self._params.vad is Vad.OFF:
-            return None
-        speech = SpeechMap(model(), self._waveform, self._params.speech_bounds)
-        return Listener(self._params, partial(self._transcriber.spans, speech))
-
-    async def _result(self, lease: WindowLease, attempts: WindowAttempts) -> WindowResult:
-        """Return what the window came to: nothing, if it is silent."""
-        window = attempts.transcript.window
-        result = attempts.transcript.finish()
-        if is_silent(attempts.quality, self._params.thresholds):
-            result = result.silent(window.end_frame)
-        elif self._timer is not None:
-            result = await self._timer.time(lease, window, self._language, result)
-        if self._listener is not None:
-            result = await self._listener.compare(window, attempts, result)
-        if result.is_told and not result.is_silent:
-            self._previous.add(result.said(), attempts.transcript.temperature)
-        return result
+        if passage.language is not None:
+            self._language = passage.language
+        listener = passage.listener
+        if listener is not None and (listener.has_listened or self._side_by_side is not None):
+            self._coverage = self._coverage or Coverage()
+            self._coverage.add(listener.coverage.speech)
 
     def _done(self) -> Done:
-        listener = self._listener
         texts = self._transcript.spans
-        listened = listener is not None and listener.has_listened
-        coverage = listener.coverage if listener is not None and listened else None
+        coverage = self._coverage
+        if coverage is None and self._side_by_side is not None:
+            coverage = Coverage()  # it was listened to, and nobody speaks
         uncovered = coverage.uncovered(texts) if coverage is not None else []
         self.account.note_speech(coverage, uncovered)
         return Done(
             id=self._id,
-            model=self._facts.name,
+            model=self._transcriber.facts.name,
             text=self._transcript.text,
             language=self._language,
             duration_s=self.duration_s,
@@ -273,3 +234,11 @@ class Transcription:
             coverage=None if coverage is None else coverage.share(texts),
             uncovered=tuple(uncovered),
         )
+
+
+async def _alone(passage: Passage) -> AsyncGenerator[PassageEvent | Passage, None]:
+    """Yield the events of a passage, and then the passage."""
+    async with aclosing(passage.events()) as events:
+        async for event in events:
+            yield event
+    yield passage

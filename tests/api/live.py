@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from service.api.app import create_app
 from service.api.deps import ApiConfig, ModelFlow, Services, Serving
 from service.audio.decode import AudioDecoder, AudioLimits
+from service.audio.vad import SpeechModel
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig, EngineState
 from service.engine.scheduler import Scheduler, SchedulerConfig
@@ -60,6 +61,7 @@ class Parts:
         runner: makes the runner, anew for each server.
         log_maximum: of the mel of a whole recording.
         flow: of the model's file.
+        speech_model: makes what detects voice activity.
     """
 
     runner: Callable[[Metrics], Runner]
@@ -68,6 +70,7 @@ class Parts:
     log_maximum: Callable[[Samples], float]
     rows: int = 4
     flow: ModelFlow | None = None
+    speech_model: Callable[[], SpeechModel] | None = None
 
 
 @dataclass
@@ -106,7 +109,9 @@ def services_of(
         engine = Engine(core, config=EngineConfig(limits.max_requests), metrics=metrics)
         engine.start()
         await engine.until_ready()
-        transcriber = Transcriber(parts.facts, parts.tokenizer, parts.log_maximum)
+        transcriber = Transcriber(
+            parts.facts, parts.tokenizer, parts.log_maximum, parts.speech_model
+        )
         return Serving(engine, transcriber, flow=parts.flow)
 
     return Services(config, metrics, AudioDecoder(audio, max_children=1), load, on_dead)

@@ -21,7 +21,6 @@ from service.transcription.transcriber import Transcriber
 from tests.unit.transcription.scripted import Script, ScriptedRunner
 
 Waveform = NDArray[np.float32]
-ROWS = 2
 
 
 def facts(tokenizer: WhisperTokenizer) -> ModelFacts:
@@ -71,7 +70,7 @@ def in_turn(*scripts: Sequence[int]) -> Script:
 
 @asynccontextmanager
 async def running(runner: ScriptedRunner, eot: int) -> AsyncIterator[Engine]:
-    scheduler = Scheduler(SchedulerConfig(ROWS, ROWS, eot, 448))
+    scheduler = Scheduler(SchedulerConfig(runner.rows, runner.rows, eot, 448))
     engine = Engine(EngineCore(scheduler, runner), config=EngineConfig(max_requests=4))
     engine.start()
     await engine.until_ready()

@@ -41,6 +41,8 @@ class ScriptedRunner:
         align: Callable[[AlignParams], Alignment] | None = None,
         languages: Callable[[WindowInput], LanguageProbabilities] | None = None,
     ) -> None:
+        self.rows = rows
+        self.most_at_once = 0
         self.encoded: list[WindowInput] = []
         self.prompts: list[SequenceParams] = []
         self._script = script
@@ -96,6 +98,8 @@ class ScriptedRunner:
         return [self._align(start.params) for start in starts]
 
     def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
+        n_windows = sum(group.n_windows for group in groups)
+        self.most_at_once = max(self.most_at_once, n_windows)
         return [self._draw(group.row + n) for group in groups for n in range(group.n_windows)]
 
     def _draw(self, row: int) -> Sampled:
