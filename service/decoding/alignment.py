@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-MEDIAN_WIDTH = 7
-_BLOCK = 1 << 16
-"""Values that are filtered at once: what a processor's cache holds is twice as fast."""
+from service.decoding.median import RunningMedian, running_median
 
 
 def attention_matrix(scores: Tensor, first: int) -> Tensor:
@@ -27,58 +24,27 @@ def attention_matrix(scores: Tensor, first: int) -> Tensor:
 
     Shapes: -> f32[tokens - first - 1, frames].
     """
+    n_heads, n_tokens, n_frames = scores.shape
+    # One head after the other on a processor: what its cache holds is three times as fast.
+    heads = torch.split(scores, 1 if scores.device.type == "cpu" else n_heads)
+    if n_frames <= _LEAST_FRAMES:
+        return torch.cat([running_median(_standardised(head, first)) for head in heads]).mean(dim=0)
+    shape = (heads[0].shape[0], n_tokens - first - 1, n_frames)
+    median = RunningMedian(shape, scores.device)
+    total = median(_standardised(heads[0], first)).sum(dim=0)
+    for head in heads[1:]:
+        total += median(_standardised(head, first)).sum(dim=0)
+    return median.interleaved(total / n_heads)
+
+
+_LEAST_FRAMES = 3
+"""There is no median of so few."""
+
+
+def _standardised(scores: Tensor, first: int) -> Tensor:
+    """[h tokens frames] -> [h tokens-first-1 frames]: the counting tokens' share of each time."""
     weights = scores.softmax(dim=-1)
-    std, mean = torch.std_mean(weights, dim=-2, keepdim=True, correction=0)
-    rows = weights[:, first:-1]
-    standardised = (rows - mean) / std
+    centred = weights - weights.mean(dim=-2, keepdim=True)
+    deviation = centred.square().mean(dim=-2, keepdim=True).sqrt()
     # Where no token looks at all, every weight is 0, and so is their deviation.
-    standardised = standardised.masked_fill_(std == 0, 0.0)
-    return median_filter(standardised).mean(dim=0)
-
-
-def median_filter(x: Tensor) -> Tensor:
-    """Return the running median over 7 positions of the last axis, reflected at its ends.
-
-    Formula: openai/whisper `timing.py` `median_filter`. Too few positions to reflect are left.
-    """
-    reach = MEDIAN_WIDTH // 2
-    if x.shape[-1] <= reach:
-        return x
-    flat = x.reshape(-1, x.shape[-1])
-    if x.device.type != "cpu":
-        return _median_of_seven(pad(flat, (reach, reach), mode="reflect")).reshape(x.shape)
-    n_rows = max(1, _BLOCK // flat.shape[1])
-    blocks = [
-        _median_of_seven(pad(rows, (reach, reach), mode="reflect"))
-        for rows in torch.split(flat, n_rows)
-    ]
-    return torch.cat(blocks).reshape(x.shape)
-
-
-def _median_of_seven(x: Tensor) -> Tensor:
-    """[n t+6] -> [n t], by comparing whole rows with each other.
-
-    The three inner pairs of each seven are sorted once and shared by all windows that hold them.
-    """
-    n = x.shape[1] - MEDIAN_WIDTH + 1
-    low, high = torch.minimum(x[:, :-1], x[:, 1:]), torch.maximum(x[:, :-1], x[:, 1:])
-    lows = [low[:, at : at + n] for at in (0, 2, 4)]
-    highs = [high[:, at : at + n] for at in (0, 2, 4)]
-    # The smallest of three lows has four values above it, the largest of three highs four below.
-    least, middle_low, most_low = _sort_three(*lows)
-    least_high, middle_high, most = _sort_three(*highs)
-    del least, most
-    return _median_of_five(middle_low, most_low, least_high, middle_high, x[:, 6 : 6 + n])
-
-
-def _sort_three(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    low, high = torch.minimum(a, b), torch.maximum(a, b)
-    rest = torch.minimum(high, c)
-    return torch.minimum(low, rest), torch.maximum(low, rest), torch.maximum(high, c)
-
-
-def _median_of_five(a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor) -> Tensor:
-    """`a` is at most `b`, and `c` at most `d`."""
-    low = torch.maximum(a, c)
-    high = torch.minimum(b, d)
-    return torch.maximum(torch.minimum(low, high), torch.minimum(torch.maximum(low, high), e))
+    return centred[:, first:-1] / deviation.masked_fill_(deviation == 0, 1.0)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SECONDS_PER_FRAME = 0.02
+_PIECE = 32
 
 
 def token_starts(matrix: NDArray[np.float32]) -> tuple[float, ...]:
@@ -42,19 +43,24 @@ def warp(cost: NDArray[np.float64]) -> list[int]:
 
 
 def _entries(total: NDArray[np.float64]) -> list[int]:
-    """Go back from the last corner -> the first frame of each row."""
+    """Go back from the last corner -> the first frame of each row.
+
+    A row is looked at in pieces, since the path leaves it soon and a list is faster than an array.
+    """
     row, frame = total.shape[0] - 1, total.shape[1] - 1
     entries = [0] * row
-    own, above = total[row].tolist(), total[row - 1].tolist()
     while row > 0 and frame > 0:
-        entries[row - 1] = frame - 1
-        both, down, along = above[frame - 1], above[frame], own[frame - 1]
-        if both < down and both < along:
-            row, frame = row - 1, frame - 1
-        elif down < both and down < along:
-            row -= 1
-        else:
+        before = max(0, frame - _PIECE)
+        above, own = (total[at, before : frame + 1].tolist() for at in (row - 1, row))
+        while frame > before:
+            entries[row - 1] = frame - 1
+            place = frame - before
+            both, down, along = above[place - 1], above[place], own[place - 1]
+            if both < down and both < along:
+                row, frame = row - 1, frame - 1
+                break
+            if down < both and down < along:
+                row -= 1
+                break
             frame -= 1
-            continue
-        own, above = above, total[row - 1].tolist()
     return entries
