@@ -137,8 +137,7 @@ def _probe_decoder(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]
 
 def _probe_rows(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
     """Compare rows alone with rows among others like them, and beside one that is far longer."""
-    window = _noise(*cache.cross[:, :, 0].shape, device=cache.device).to(model.dtype)
-    short = window[..., : model.config.window_frames(1) // 2, :]
+    window, short = _windows(model, cache)
     cache.self_[:] = _noise(*cache.self_[:, :, :1].shape, device=cache.device).to(model.dtype)
     for slot in range(cache.windows):
         cache.write_cross(slot, short)
@@ -167,6 +166,8 @@ def _probe_beams(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
     What the rows of the cache hold is what `_probe_rows` left there.
     """
     compared, found = 0, []
+    window, short = _windows(model, cache)
+    longest = cache.n_text_ctx - 1
     for width in _WIDTHS:
         n_windows = min(cache.windows, cache.rows // width)
         if not n_windows:
@@ -177,13 +178,25 @@ def _probe_beams(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
         n_narrow = min(cache.windows - n_windows, cache.rows - n_windows * width, 3)
         if n_narrow:
             company.insert(0, RowGroup(n_windows * width, n_windows, n_narrow))
-        n_rows = n_narrow + n_windows * width
-        beside = _decode(model, cache, [position] * n_rows, company)[n_narrow:]
-        differing = [n for n, row in enumerate(beside) if not torch.equal(row, alone[n % width])]
-        compared += len(beside)
-        if differing:
-            found.append(f"{n_windows} windows of {width} hypotheses: rows {differing}")
+        positions = [position] * (n_narrow + n_windows * width)
+        beside = _decode(model, cache, positions, company)[n_narrow:]
+        # The last window is the longest that there is, and its text as long as it may be.
+        positions[len(positions) - width :] = [longest] * width
+        cache.write_cross(n_windows - 1, window)
+        beside_longer = _decode(model, cache, positions, company)[n_narrow:-width]
+        cache.write_cross(n_windows - 1, short)
+        for what, rows in (("", beside), (", one of them longer", beside_longer)):
+            differing = [n for n, row in enumerate(rows) if not torch.equal(row, alone[n % width])]
+            compared += len(rows)
+            if differing:
+                found.append(f"{n_windows} windows of {width} hypotheses{what}: rows {differing}")
     return compared, found
+
+
+def _windows(model: WhisperModel, cache: KVCache) -> tuple[Tensor, Tensor]:
+    """Return the keys and values of the longest window and of the shortest."""
+    window = _noise(*cache.cross[:, :, 0].shape, device=cache.device).to(model.dtype)
+    return window, window[..., : model.config.window_frames(1) // 2, :]
 
 
 def _decode(

@@ -141,6 +141,31 @@ def test_a_bad_option_is_named_in_query_and_form(
         assert error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"initial_prompt": "names and words " * 250},
+        {"hotwords": "names and words " * 250},
+        {"initial_prompt": "x" * 4000, "hotwords": "y" * 4000, "carry_initial_prompt": "true"},
+    ],
+    ids=["prompt", "hot words", "both"],
+)
+def test_a_prompt_longer_than_the_decoder_is_cut_as_the_reference_cuts_it(
+    live: LiveServer, options: dict[str, str]
+) -> None:
+    """Half of the positions, one less, are for what stands before: 31 of the 64 of this model."""
+    done = live.client.post(
+        "/transcribe",
+        data={"language": "en", "temperature": "0", "stream": "false", **options},
+        files={"file": SHORT},
+    ).json()
+    assert done["type"] == "done"
+    n_prompt = 1 + 31 + 3  # <|startofprev|>, the text, the three tokens of the start
+    n_windows = len({segment["window"] for segment in done["segments"]}) or 1
+    assert n_windows == 1
+    assert done["usage"]["input_token_details"]["text_tokens"] == n_prompt
+
+
 def test_an_option_given_twice_is_refused(live: LiveServer) -> None:
     response = live.client.post("/transcribe?seed=1&seed=2", content=SHORT)
     assert assert_envelope(response, 400)["param"] == "seed"

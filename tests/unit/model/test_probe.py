@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.model import KVCache, WhisperConfig, WhisperModel
+from service.model import KVCache, RowGroup, WhisperConfig, WhisperModel
+from service.model.attention import attend
 from service.model.probe import probe
 
 CONFIG = WhisperConfig(
@@ -67,6 +68,34 @@ def test_encoder_batch_is_halved_until_it_changes_no_bits(model: WhisperModel) -
         report = probe(model, KVCache(CONFIG, 8, 8), encode_batch=8)
     assert report.is_invariant
     assert report.encode_batch == 2
+
+
+def test_hypotheses_that_a_longer_window_changes_are_seen(
+    model: WhisperModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if all windows of a width were read together: more keys, and other sums."""
+
+    def all_together(_: KVCache, group: RowGroup) -> list[RowGroup]:
+        return [group]
+
+    def attend_over_blocks(
+        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """Attention whose sums hang on how many keys there are, as those of some kernels do."""
+        context = attend(query, key, value, bias)
+        several = query.shape[-2] > 1 and bias is not None
+        return context * (1 + 1e-4 * key.shape[-2]) if several else context
+
+    with torch.inference_mode():
+        before = probe(model, KVCache(CONFIG, 8, 16), encode_batch=1)
+    assert before.is_invariant
+    model.decoder.row_multiple = 4
+    monkeypatch.setattr(KVCache, "of_one_length", all_together)
+    monkeypatch.setattr("service.model.whisper.attend", attend_over_blocks)
+    with torch.inference_mode():
+        report = probe(model, KVCache(CONFIG, 8, 16), encode_batch=1)
+    assert any("hypotheses, one of them longer" in failure for failure in report.failures)
+    assert not any(failure.endswith("like them: rows") for failure in report.failures)
 
 
 def test_kernel_that_nothing_helps_is_reported(

@@ -1,11 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from service.audio.windows import Window
-from service.decoding.words import Word
+from service.decoding.params import AlignParams
+from service.decoding.words import Alignment, Word
+from service.text.tokenizer import WhisperTokenizer
+from service.transcription.events import Retract, RetractReason, TokenEvent
 from service.transcription.hallucination import end_of, without_hallucinations
+from service.transcription.params import TranscriptionParams, Vad
 from service.transcription.window import Draft, WindowResult
+from tests.unit.transcription.scenario import (
+    done_of,
+    in_turn,
+    recording,
+    spoken,
+    standing,
+    transcribe,
+)
+from tests.unit.transcription.scripted import ScriptedRunner
 
 WINDOW = Window(0, 0, 3000)
 
@@ -79,3 +94,51 @@ def test_the_end_is_that_of_the_last_word() -> None:
     assert end_of([]) is None
     assert end_of([Draft(0, (), "", 1, 2)]) == 2
     assert end_of([draft(0, 3), Draft(0, (), "", 4, 5, ())]) == pytest.approx(3)
+
+
+def test_what_is_made_up_between_silences_is_taken_back_and_heard_again(
+    make_tokenizer: Callable[..., WhisperTokenizer],
+) -> None:
+    """Through the whole loop: the words come from an alignment, the skip moves the next window."""
+    english = make_tokenizer(languages=())
+    said, made_up = " one two three", " thanks"
+
+    def align(params: AlignParams) -> Alignment:
+        """Put sure words into the first five seconds, and unsure ones of no length after 15 s."""
+        n_said = len(english.encode(said))
+        n_all = len(params.tokens)
+        starts = [5.0 * at / n_said for at in range(n_said)]
+        starts += [15.0 + 0.01 * at for at in range(n_all - n_said + 1)]
+        return Alignment(tuple(starts), (0.9,) * n_said + (0.01,) * (n_all - n_said))
+
+    runner = ScriptedRunner(
+        in_turn(
+            spoken(english, 0.0, said, 5.0, 15.0, made_up, 17.0),
+            spoken(english, 0.0, said, 5.0),
+            spoken(english, 0.0, said, 5.0),
+            spoken(english, 0.0, said, 5.0),
+        ),
+        align=align,
+    )
+    params = TranscriptionParams(
+        word_timestamps=True, hallucination_silence_threshold=2.0, vad=Vad.OFF, temperature=0.0
+    )
+    events = transcribe(english, runner, recording(60.0), params)
+    done = done_of(events)
+    assert made_up not in done.text
+    first = next(event for event in events if isinstance(event, Retract))
+    assert (first.window, first.reason) == (0, RetractReason.SEEK)
+    void = [e for e in events if isinstance(e, TokenEvent) and e.window == 0][-9:]
+    assert made_up in "".join(token.text for token in void)
+    assert "".join(token.text for token in standing(events)).strip() == done.text
+    assert [segment.seek for segment in done.segments][:2] == [0, 1500]
+    plain = TranscriptionParams(word_timestamps=True, vad=Vad.OFF, temperature=0.0)
+    runner = ScriptedRunner(
+        lambda window, how: (
+            spoken(english, 0.0, said, 5.0, 15.0, made_up, 17.0)
+            if window.content_frames == 3000
+            else spoken(english, 0.0, said, 5.0)
+        ),
+        align=align,
+    )
+    assert made_up in done_of(transcribe(english, runner, recording(60.0), plain)).text

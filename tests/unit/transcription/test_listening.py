@@ -49,6 +49,17 @@ def test_hours_of_silence_are_an_empty_transcript_that_took_no_decoding(
     assert not runner.encoded
 
 
+def test_what_is_made_of_a_long_silence_is_void_though_the_model_is_sure(
+    english: WhisperTokenizer,
+) -> None:
+    """Without being asked to listen first: each window's text starts late, and is doubted."""
+    runner = ScriptedRunner(lambda window, params: spoken(english, 3.0, " Thanks", 5.0))
+    silence = np.zeros(20 * 60 * 16_000, np.float32)
+    done = done_of(transcribe(english, runner, silence, speech_model=Loud))
+    assert (done.text, done.segments, done.coverage) == ("", (), 1.0)
+    assert len(runner.encoded) == 40, "each of the 40 windows is decoded once"
+
+
 def test_windows_begin_where_somebody_speaks(english: WhisperTokenizer) -> None:
     runner = ScriptedRunner(lambda window, params: spoken(english, 0.0, " hi", 2.0))
     done = done_of(transcribe(english, runner, loud_at(100, (70, 72)), ON, speech_model=Loud))
