@@ -24,6 +24,12 @@ TINY = WhisperConfig(
     n_vocab=51_865, n_text_ctx=448, n_text_head=6, n_text_layer=4, n_text_ffn=1536,
 )  # fmt: skip
 """The shape of whisper-tiny."""
+BASE = WhisperConfig(
+    n_mels=80, n_audio_ctx=1500, d_model=512, n_audio_head=8, n_audio_layer=6, n_audio_ffn=2048,
+    n_vocab=51_865, n_text_ctx=448, n_text_head=8, n_text_layer=6, n_text_ffn=2048,
+)  # fmt: skip
+"""The shape of whisper-base."""
+SIZES = {"tiny": TINY, "base": BASE}
 
 
 def write_random_model(folder: Path, config: WhisperConfig = TINY) -> None:

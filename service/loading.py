@@ -31,6 +31,8 @@ from service.inspection.flow_report import heading, notes, report
 from service.inspection.flow_svg import draw_svg
 from service.inspection.flow_text import draw
 from service.metrics import Metrics
+from service.model.numerics import choose_numerics
+from service.model.packed import pack
 from service.settings import Settings
 from service.transcription.params import ModelFacts
 from service.transcription.transcriber import Transcriber
@@ -135,6 +137,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
         ),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
+        numerics=model.numerics.name,
         flow=flow,
     )
     _describe(serving, metrics)
@@ -144,6 +147,10 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
 def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint, ModelRunner]:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
+    try:
+        numerics = choose_numerics(settings.numerics, device, dtype)
+    except ValueError as error:
+        raise DeviceError(str(error)) from None
     if device.type == "cuda":
         keep_sums_whole()
     torch.set_num_threads(settings.threads or available_cpus())
@@ -156,6 +163,7 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
     )
     try:
         model = build_model(checkpoint, device=device, dtype=dtype)
+        pack(model, numerics)
         runner = ModelRunner(model, _special_tokens(checkpoint), config, metrics)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
@@ -206,4 +214,7 @@ def _describe(serving: Serving, metrics: Metrics) -> None:
     metrics.build_info.labels(__version__, torch.__version__, device, dtype).set(1)
     metrics.model_info.labels(name).set(1)
     metrics.model_loaded.set(1)
-    logger.info("%s on %s in %s, %d threads", name, device, dtype, torch.get_num_threads())
+    logger.info(
+        "%s on %s in %s, %s numerics, %d threads",
+        name, device, dtype, serving.numerics, torch.get_num_threads(),
+    )  # fmt: skip

@@ -70,6 +70,13 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="`auto` is float32 on a CPU and bfloat16 on CUDA"
     )
+    numerics: Literal["auto", "plain", "packed", "bfloat16", "mixed"] = Field(
+        default="auto",
+        description="arithmetic on a CPU, for weights in float32: `plain` is torch's own kernels,"
+        " `packed` the same in float32 on weights laid out for this CPU, `bfloat16` linears,"
+        " attention and window memory in bfloat16, `mixed` the same with the LM head in 8-bit"
+        " integers; `auto` is the last of these that the CPU has instructions for, else `plain`",
+    )
     threads: CountOrAuto = Field(
         default=0, description="torch's CPU threads; 0 is the CPUs it may use"
     )

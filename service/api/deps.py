@@ -89,7 +89,7 @@ class Serving:
     """The parts that need the model: a started, warm engine and the transcriber over it.
 
     Attributes:
-        device, dtype: where the model runs and in what, for `/health`.
+        device, dtype, numerics: where the model runs and in what, for `/health`.
         flow: None for a model that comes from no file.
     """
 
@@ -97,6 +97,7 @@ class Serving:
     transcriber: Transcriber
     device: str = "cpu"
     dtype: str = "float32"
+    numerics: str = "plain"
     flow: ModelFlow | None = None
 
 

@@ -36,6 +36,10 @@ Dtype = Annotated[
     str | None,
     typer.Option(help="auto, float32, bfloat16, float16. EARSHOT_DTYPE", show_default=False),
 ]
+Numerics = Annotated[
+    str | None,
+    typer.Option(help="auto, plain, packed, bfloat16, mixed. EARSHOT_NUMERICS", show_default=False),
+]
 Tokenizer = Annotated[
     str | None,
     typer.Option(help="where the model has none. EARSHOT_TOKENIZER", show_default=False),
@@ -48,7 +52,7 @@ def main() -> None:
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913 - a command line has options
     host: Annotated[
         str | None, typer.Option(help="Address to listen on. EARSHOT_HOST", show_default=False)
     ] = None,
@@ -58,6 +62,7 @@ def serve(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    numerics: Numerics = None,
     tokenizer: Tokenizer = None,
     log_level: Annotated[
         str | None,
@@ -71,6 +76,7 @@ def serve(
         model=model,
         device=device,
         dtype=dtype,
+        numerics=numerics,
         tokenizer=tokenizer,
         log_level=log_level,
     )
@@ -109,6 +115,7 @@ def transcribe(  # noqa: PLR0913 - a command line has options
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    numerics: Numerics = None,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Write what is said in recordings: final text on stdout, progress on stderr."""
@@ -124,7 +131,9 @@ def transcribe(  # noqa: PLR0913 - a command line has options
     if server is not None:
         source = command.RemoteSource(server, options, api_key)
     else:
-        settings = read_settings(model=model, device=device, dtype=dtype, tokenizer=tokenizer)
+        settings = read_settings(
+            model=model, device=device, dtype=dtype, numerics=numerics, tokenizer=tokenizer
+        )
         from service.cli.local import LocalSource  # noqa: PLC0415 - brings torch
 
         source = LocalSource(settings, options)

@@ -92,7 +92,10 @@ class ModelRunner:
         self.config = config
         self.metrics = metrics or Metrics()
         device, n_rows = model.device, config.rows
-        self.cache = KVCache(model.config, config.windows, n_rows, device=device, dtype=model.dtype)
+        self.cache = KVCache(
+            model.config, config.windows, n_rows,
+            device=device, dtype=model.dtype, cross_dtype=model.cross_dtype,
+        )  # fmt: skip
         self.sampler = Sampler(special, n_rows, device)
         self._encoder = WindowEncoder(model, self.cache, config.padding, self.metrics)
         self._encoder.together = config.encode_batch or 1

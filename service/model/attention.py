@@ -7,6 +7,8 @@ beside it (docs/adr/0001-batch-invariance.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -26,9 +28,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
     """Return attention over cached keys, bit-equal for a row whatever its neighbours are.
 
     Shapes: query [b h q d], key and value [b h k d], bias [b 1 q k] (0 or -inf), -> [b h q d].
-    The softmax is in float32, as in openai/whisper `MultiHeadAttention.qkv_attention`.
+    The softmax is in float32, as in openai/whisper `MultiHeadAttention.qkv_attention`; the products
+    are in the dtype that the keys are kept in.
     """
-    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2)).float()
+    scaled = (query * query.shape[-1] ** -0.5).to(key.dtype)
+    scores = torch.matmul(scaled, key.transpose(-1, -2)).float()
     if bias is not None:
         scores = scores + bias
     return torch.matmul(scores.softmax(dim=-1).to(value.dtype), value)
@@ -38,11 +42,15 @@ class SelfAttention(nn.Module):
     """Self-attention with one fused projection for query, key and value.
 
     Whisper's key projection has no bias: that third of `qkv.bias` is zero.
+
+    Attributes:
+        attend: attention of all positions to all: query, key and value [b h t d] -> [b h t d].
     """
 
     def __init__(self, d_model: int, n_head: int) -> None:
         super().__init__()
         self.n_head = n_head
+        self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = scaled_dot_product_attention
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
@@ -55,7 +63,10 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """[b t d_model] -> [b t d_model], over all positions at once."""
         query, key, value = self.project(x)
-        context = scaled_dot_product_attention(query, key, value, is_causal=causal)
+        if causal:
+            context = scaled_dot_product_attention(query, key, value, is_causal=True)
+        else:
+            context = self.attend(query, key, value)
         out: Tensor = self.out(merge_heads(context))
         return out
 
@@ -79,6 +90,6 @@ class CrossAttention(nn.Module):
         """[b t d_model], [b k d_model] -> [b t d_model], over all positions at once."""
         query = split_heads(self.query(x), self.n_head)
         key, value = self.project_key_value(encoder_output)
-        context = scaled_dot_product_attention(query, key, value)
+        context = scaled_dot_product_attention(query.to(key.dtype), key, value)
         out: Tensor = self.out(merge_heads(context))
         return out

@@ -70,6 +70,9 @@ class KVCache:
         config: the model's dimensions.
         windows: cross slots, `[l 2 window h n_audio_ctx d]`.
         rows: self rows, `[l 2 row h n_text_ctx d]`.
+        device: of both pools.
+        dtype: of what they hold.
+        cross_dtype: of the cross slots, where that is another one.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class KVCache:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        cross_dtype: torch.dtype | None = None,
     ) -> None:
         n_head = config.n_text_head
         d_head = config.d_model // n_head
@@ -90,7 +94,9 @@ class KVCache:
         self.n_audio_ctx = config.n_audio_ctx
         self.device = torch.device(device)
         self.cross = torch.zeros(
-            (layers, 2, windows, n_head, config.n_audio_ctx, d_head), device=device, dtype=dtype
+            (layers, 2, windows, n_head, config.n_audio_ctx, d_head),
+            device=device,
+            dtype=cross_dtype or dtype,
         )
         self.self_ = torch.zeros(
             (layers, 2, rows, n_head, config.n_text_ctx, d_head), device=device, dtype=dtype

@@ -31,6 +31,6 @@ class WatchedHeads:
         heads = self._heads.get(layer)
         if heads is None:
             return
-        scaled = query[:, heads] * query.shape[-1] ** -0.5
         keys = view.cross_kv[layer, 0][:, heads]
+        scaled = (query[:, heads] * query.shape[-1] ** -0.5).to(keys.dtype)
         self.scores.append(torch.matmul(scaled, keys.transpose(-1, -2)).float())

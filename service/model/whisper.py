@@ -20,6 +20,7 @@ from torch.nn.functional import gelu, linear, pad
 from service.model.attention import CrossAttention, SelfAttention, attend, merge_heads, split_heads
 from service.model.config import WhisperConfig
 from service.model.kv_cache import CacheView, KVCache, RowGroup, to_device
+from service.model.numerics import PLAIN
 from service.model.watched import WatchedHeads
 
 ROW_MULTIPLE = 4
@@ -162,8 +163,8 @@ class DecoderBlock(nn.Module):
             for part in torch.unflatten(new, 0, view.write_index.shape).chunk(3, dim=-1)
         )
         keys, values = view.self_kv[layer].unbind(0)  # [b h k d]
-        keys[view.row_index, :, view.write_index] = key.transpose(1, 2)
-        values[view.row_index, :, view.write_index] = value.transpose(1, 2)
+        keys[view.row_index, :, view.write_index] = key.transpose(1, 2).to(keys.dtype)
+        values[view.row_index, :, view.write_index] = value.transpose(1, 2).to(values.dtype)
         return merge_heads(attend(query, keys, values, view.self_bias)).flatten(0, 1)
 
     def _attend_cross(self, query: Tensor, layer: int, view: CacheView) -> Tensor:
@@ -192,6 +193,7 @@ class TextDecoder(nn.Module):
         self.ln = nn.LayerNorm(config.d_model)
         head = torch.zeros(config.n_vocab, config.d_model) if config.separate_head else None
         self.register_parameter("head", None if head is None else nn.Parameter(head))
+        self.packed_head: nn.Module | None = None
         self.row_multiple = ROW_MULTIPLE
 
     def _layers(self) -> list[DecoderBlock]:
@@ -199,6 +201,9 @@ class TextDecoder(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """[... d_model] -> f32[... n_vocab], by the token embedding unless the head is separate."""
+        if self.packed_head is not None:
+            packed: Tensor = self.packed_head(self.ln(x))
+            return packed.float()
         head = self.token_embedding.weight if self.head is None else self.head
         return linear(self.ln(x), head).float()
 
@@ -238,6 +243,9 @@ class WhisperModel(nn.Module):
 
     Inference is `encode` -> `cross_kv` into a `KVCache` -> `prefill` once, then `decode` per token.
     `forward` is the teacher-forced pass over both halves, for training and parity tests.
+
+    Attributes:
+        numerics: what it computes in; `service.model.packed.pack` sets others.
     """
 
     def __init__(self, config: WhisperConfig) -> None:
@@ -245,6 +253,7 @@ class WhisperModel(nn.Module):
         self.config = config
         self.encoder = AudioEncoder(config)
         self.decoder = TextDecoder(config)
+        self.numerics = PLAIN
 
     @property
     def device(self) -> torch.device:
@@ -255,6 +264,11 @@ class WhisperModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
         return self.decoder.positional_embedding.dtype
+
+    @property
+    def cross_dtype(self) -> torch.dtype:
+        """The dtype that a window's keys and values are kept in."""
+        return self.numerics.dtype if self.numerics.is_packed else self.dtype
 
     def forward(self, mel: Tensor, tokens: Tensor) -> Tensor:
         """[b n_mels t], i64[b s] -> logits f32[b s n_vocab]."""

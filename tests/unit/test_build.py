@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,14 @@ import torch
 from service.build import api_config, build_services, created_s, model_name, model_source
 from service.engine.engine import EngineState
 from service.errors import DeviceError
-from service.loading import available_cpus, choose_device, choose_dtype, keep_sums_whole
+from service.loading import (
+    available_cpus,
+    choose_device,
+    choose_dtype,
+    keep_sums_whole,
+    load_serving,
+)
+from service.metrics import Metrics
 from service.settings import Settings
 
 
@@ -63,6 +72,15 @@ def test_auto_is_cuda_in_bfloat16_where_there_is_one(monkeypatch: pytest.MonkeyP
     assert choose_dtype("auto", device) is torch.bfloat16
     with pytest.raises(DeviceError, match="cuda:1"):
         choose_device("cuda:1")
+
+
+async def _load(**settings: Any) -> None:
+    await load_serving(Settings(**settings), "service/builtin", Metrics())
+
+
+def test_numerics_that_the_device_has_not_are_an_error_that_says_why() -> None:
+    with pytest.raises(DeviceError, match=r"numerics mixed: .* not bfloat16"):
+        asyncio.run(_load(device="cpu", dtype="bfloat16", numerics="mixed"))
 
 
 def test_a_dtype_by_name_is_that_dtype() -> None:

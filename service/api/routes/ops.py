@@ -75,6 +75,6 @@ def _answer(services: Services, status: HTTPStatus) -> Response:
         body["reason"] = str(services.failure)
     if services.serving is not None:
         serving = services.serving
-        body |= {"device": serving.device, "dtype": serving.dtype}
+        body |= {"device": serving.device, "dtype": serving.dtype, "numerics": serving.numerics}
         body["engine"] = serving.engine.stats()
     return JSONResponse(body, status, _NO_STORE)

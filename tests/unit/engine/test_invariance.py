@@ -18,6 +18,8 @@ from service.engine.core import EngineCore
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.engine.types import Finish, TokenStep, WindowInput
+from service.model.numerics import choose_numerics
+from service.model.packed import pack
 from tests.unit.engine.fakes import EOT, SPECIAL, window
 from tests.unit.engine.models import lively_model, small_config
 
@@ -103,12 +105,26 @@ def decode(runner: ModelRunner, wanted: list[Job], rng: random.Random | None) ->
 
 
 @pytest.mark.parametrize("config", [PADDED, UNPADDED], ids=["padded", "unpadded"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "numerics"),
+    [
+        (torch.float32, "plain"),
+        (torch.bfloat16, "plain"),
+        (torch.float32, "packed"),
+        (torch.float32, "bfloat16"),
+        (torch.float32, "mixed"),
+    ],
+    ids=["float32", "bfloat16", "packed", "packed bfloat16", "mixed"],
+)
 def test_window_has_the_same_bits_alone_and_among_others(
-    threads: int, dtype: torch.dtype, config: object
+    threads: int, dtype: torch.dtype, numerics: str, config: object
 ) -> None:
     assert config is PADDED or config is UNPADDED
     model = lively_model(PADDED if config is PADDED else UNPADDED, dtype)
+    try:
+        pack(model, choose_numerics(numerics, torch.device("cpu"), dtype))
+    except ValueError as error:
+        pytest.skip(str(error))
     everyone = jobs()
     lonely = warm(ModelRunner(model, SPECIAL, RunnerConfig(20, 32, encode_batch=1)))
     alone: dict[int, Decoded] = {}

@@ -1,0 +1,88 @@
+"""In which arithmetic a model runs on a CPU. Knows nothing about how a kernel does it.
+
+The weights of a checkpoint are the same in all of them. What they cost in accuracy, and what they
+gain, is measured by `benchmarks/numerics.py` and stands in docs/adr/0013-cpu-numerics.md.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import torch
+
+_MACHINES = ("x86_64", "AMD64")
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """What the parts of a model compute in.
+
+    Attributes:
+        name: of the setting that chooses it.
+        is_packed: whether weights are laid out once, at start, in the order that this CPU's kernels
+            read them in. Otherwise torch's own kernels run on the weights as they are.
+        dtype: of the linears, the encoder's attention, and the keys and values that are kept of a
+            window. Sums, residuals, normalisation, softmax and the decoder's own keys and values
+            are float32 in all of them.
+        head: dtype that the LM head multiplies in. In int8 there is one scale for each row of
+            activations, so that rows do not change each other, and one for each token.
+    """
+
+    name: str
+    is_packed: bool = True
+    dtype: torch.dtype = torch.float32
+    head: torch.dtype = torch.float32
+
+
+PLAIN = Numerics("plain", is_packed=False)
+PACKED = Numerics("packed")
+BFLOAT16 = Numerics("bfloat16", dtype=torch.bfloat16, head=torch.bfloat16)
+MIXED = Numerics("mixed", dtype=torch.bfloat16, head=torch.int8)
+NUMERICS = {numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MIXED)}
+
+
+def choose_numerics(name: str, device: torch.device, dtype: torch.dtype) -> Numerics:
+    """Return the numerics of a name; `auto` is the fastest that keeps the transcripts.
+
+    Args:
+        name: `auto`, or one of `NUMERICS`.
+        device: that the model runs on.
+        dtype: of its weights; all but `plain` start from float32.
+
+    Raises:
+        ValueError: if this device, dtype or CPU has no such numerics; it says which is missing.
+    """
+    reason = _why_not_packed(device, dtype)
+    if name == "auto":
+        if reason is not None:
+            return PLAIN
+        return PACKED if _why_not(MIXED) else MIXED
+    numerics = NUMERICS[name]
+    missing = (reason or _why_not(numerics)) if numerics.is_packed else None
+    if missing is not None:
+        raise ValueError(f"numerics {name}: {missing}")
+    return numerics
+
+
+def _why_not_packed(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return what stands against packed weights, if anything does."""
+    if device.type != "cpu":
+        return f"is for CPUs, and the model runs on {device}"
+    if dtype != torch.float32:
+        return f"starts from weights in float32, not {str(dtype).removeprefix('torch.')}"
+    if platform.machine() not in _MACHINES or not torch._C._has_mkldnn:
+        return f"needs oneDNN on x86-64; this is {platform.machine()}"
+    return None
+
+
+def _why_not(numerics: Numerics) -> str | None:
+    """Return which instructions of this CPU are missing, if any are.
+
+    Without VNNI, products of 8-bit integers are added in 16 bits, which overflow.
+    """
+    if numerics.dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
+        return "needs a CPU with avx512_bf16, and this one has none"
+    if numerics.head == torch.int8 and not torch.cpu._is_vnni_supported():
+        return "needs a CPU with avx512_vnni, and this one has none"
+    return None

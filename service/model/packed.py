@@ -1,0 +1,138 @@
+"""Linears and attention on weights that are laid out once for this CPU.
+
+oneDNN reads weights in blocks. `nn.Linear` hands it a matrix as it lies in memory, which is put
+into blocks again at every call, or read at a fraction of the memory's speed; here that is done
+once. A model is changed in place by `pack`, and can then be run, not trained or saved.
+
+A row's result must not depend on its neighbours (docs/adr/0001-batch-invariance.md). oneDNN's
+bfloat16 products have one order of summation for every number of rows, and sums of integers have
+none to choose, so those need no rows for padding; the start-up probe checks it.
+
+Knows nothing about requests.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from service.model.attention import SelfAttention
+from service.model.numerics import Numerics
+from service.model.whisper import WhisperModel
+
+_LEVELS = 127
+"""Largest 8-bit integer of a scaled row."""
+_ZERO_POINT = 128
+"""Activations are unsigned: oneDNN's kernels for signed ones are hundreds of times slower."""
+_QUERY_BLOCK = 250
+"""Queries whose scores over 1500 keys are in the cache of a core together."""
+
+
+class PackedLinear(nn.Module):
+    """A linear in oneDNN's layout, in the dtype of its weight, with sums in float32.
+
+    Args:
+        weight: f32[n_out n_in].
+        bias: f32[n_out], or None.
+        dtype: to compute in.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), None)
+        self._bias = None if bias is None else bias.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[... n_in] in any dtype -> [... n_out] in the weight's."""
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.to(self._dtype), self._weight, self._bias, "none", [], ""
+        )
+        return out
+
+
+class Int8Head(nn.Module):
+    """The LM head on 8-bit integers, whose sums are exact whatever stands beside them.
+
+    Weights have a scale for each token, activations one for each row:
+    `y = s_row * s_token * (q @ w)` with integers q and w.
+
+    Args:
+        weight: f32[n_vocab d_model].
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        scales = (weight.abs().amax(dim=1) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
+        integers = (weight / scales[:, None]).round_().to(torch.int8)
+        self._scales = scales
+        self._zeros = torch.zeros(len(scales), dtype=torch.int64)
+        self._weight: Tensor = torch.ops.onednn.qlinear_prepack(integers, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32[n d_model] -> f32[n n_vocab]. A row that is not finite stays so, and its own."""
+        scales = x.abs().amax(dim=-1, keepdim=True) / _LEVELS
+        scales = scales.clamp_min(torch.finfo(torch.float32).tiny)
+        integers = (x / scales).round_().add_(_ZERO_POINT).to(torch.uint8)
+        out: Tensor = torch.ops.onednn.qlinear_pointwise(
+            integers, 1.0, _ZERO_POINT, self._weight, self._scales, self._zeros, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return out.mul_(scales)
+
+
+def attend_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention over all positions, one head and block of queries after the other.
+
+    A block's scores stay in a core's cache, and its two products are large enough for the CPU's
+    matrix instructions, which `scaled_dot_product_attention` does not use. The blocks depend on the
+    number of positions alone.
+
+    Shapes: query [b h q d], key and value [b h k d] -> [b h q d], a view of [b q h d].
+    """
+    n_windows, n_head, n_query, d_head = query.shape
+    out = query.new_empty(n_windows, n_query, n_head, d_head).transpose(1, 2)
+    query = (query * d_head**-0.5).contiguous()
+    key, value = key.contiguous(), value.contiguous()
+    for window in range(n_windows):
+        for head in range(n_head):
+            keys, values = key[window, head].t(), value[window, head]
+            for first in range(0, n_query, _QUERY_BLOCK):
+                block = slice(first, first + _QUERY_BLOCK)
+                scores = torch.mm(query[window, head, block], keys)
+                out[window, head, block] = torch.mm(scores.softmax(dim=-1), values)
+    return out
+
+
+@torch.inference_mode(mode=False)
+@torch.no_grad()
+def pack(model: WhisperModel, numerics: Numerics) -> None:
+    """Change a model in place so that it runs in these numerics; `plain` changes nothing.
+
+    Each linear's own weights are let go as soon as they are packed.
+    """
+    if not numerics.is_packed:
+        return
+    _pack_linears(model, numerics.dtype)
+    decoder = model.decoder
+    head = decoder.token_embedding.weight if decoder.head is None else decoder.head
+    if numerics.head == torch.int8:
+        decoder.packed_head = Int8Head(head)
+    else:
+        decoder.packed_head = PackedLinear(head, None, numerics.head)
+    decoder.head = None
+    if numerics.dtype == torch.bfloat16:
+        for block in model.encoder.blocks:
+            cast("SelfAttention", block.attn).attend = attend_by_head
+        decoder.row_multiple = 1
+    model.numerics = numerics
+
+
+def _pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, PackedLinear(child.weight, child.bias, dtype))
+        else:
+            _pack_linears(child, dtype)

@@ -1,0 +1,180 @@
+"""Packed weights, bfloat16 and 8-bit integers compute what float32 does, each row by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from service.model import KVCache, WhisperConfig, WhisperModel
+from service.model.numerics import NUMERICS, PLAIN, Numerics, choose_numerics
+from service.model.packed import Int8Head, PackedLinear, attend_by_head, pack
+from service.model.probe import probe
+
+CPU = torch.device("cpu")
+CONFIG = WhisperConfig(
+    n_mels=80, n_audio_ctx=320, d_model=64, n_audio_head=2, n_audio_layer=2, n_audio_ffn=128,
+    n_vocab=331, n_text_ctx=96, n_text_head=2, n_text_layer=2, n_text_ffn=128,
+    window_rounding_frames=64,
+)  # fmt: skip
+TOLERANCE = {"packed": 1e-5, "bfloat16": 0.02, "mixed": 0.03}
+"""Root mean square error of logits, as a share of theirs."""
+
+
+def here(name: str) -> Numerics:
+    """The numerics of a name, or a skip where this CPU has not the instructions."""
+    try:
+        return choose_numerics(name, CPU, torch.float32)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+def model(config: WhisperConfig = CONFIG) -> WhisperModel:
+    generator = torch.Generator().manual_seed(0)
+    made = WhisperModel(config).requires_grad_(False).eval()
+    for parameter in made.parameters():
+        parameter.normal_(0, 0.15 if parameter.dim() > 1 else 0.5, generator=generator)
+    return made
+
+
+def step(of: WhisperModel) -> Tensor:
+    """Logits of one decode step over three windows of several lengths."""
+    cache = KVCache(CONFIG, 4, 4, cross_dtype=of.cross_dtype)
+    for slot, n_frames in enumerate((128, 640, 64)):
+        mel = torch.randn(1, 80, n_frames, generator=torch.Generator().manual_seed(slot))
+        cache.write_cross(slot, of.decoder.cross_kv(of.encode(mel))[0])
+    of.decode(torch.tensor([1, 2, 3]), [0, 0, 0], cache)
+    return of.decode(torch.tensor([5, 6, 7]), [1, 1, 1], cache)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found.float() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("separate_head", [False, True], ids=["tied head", "own head"])
+@pytest.mark.parametrize("name", TOLERANCE)
+def test_logits_are_those_of_float32_as_far_as_the_numerics_go(
+    name: str, separate_head: bool
+) -> None:
+    numerics = here(name)
+    original = model(config := _with_head(separate_head))
+    packed = model(config)
+    with torch.inference_mode():
+        pack(packed, numerics)
+        expected, found = step(original), step(packed)
+    assert found.dtype == torch.float32
+    assert relative_error(found, expected) < TOLERANCE[name]
+    assert packed.numerics is numerics
+    assert not [child for child in packed.modules() if isinstance(child, nn.Linear)]
+
+
+def _with_head(separate: bool) -> WhisperConfig:
+    values = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__}
+    return WhisperConfig(**values | {"separate_head": separate})
+
+
+def test_plain_numerics_change_nothing() -> None:
+    original, same = model(), model()
+    pack(same, PLAIN)
+    with torch.inference_mode():
+        assert torch.equal(step(original), step(same))
+
+
+@pytest.mark.parametrize("name", TOLERANCE)
+def test_packed_model_is_batch_invariant(name: str) -> None:
+    packed = model()
+    pack(packed, here(name))
+    with torch.inference_mode():
+        cache = KVCache(CONFIG, 8, 16, cross_dtype=packed.cross_dtype)
+        report = probe(packed, cache, encode_batch=3)
+    assert report.is_invariant, report.failures
+
+
+@pytest.mark.parametrize("name", ["packed", "bfloat16"])
+def test_packed_linear_is_a_linear(name: str) -> None:
+    dtype = here(name).dtype
+    original, x = nn.Linear(96, 80), torch.randn(3, 5, 96)
+    with torch.inference_mode():
+        found = PackedLinear(original.weight, original.bias, dtype)(x)
+        assert found.shape == (3, 5, 80)
+        assert found.dtype == dtype
+        assert relative_error(found, original(x)) < 0.01
+
+
+def test_int8_head_has_an_error_of_about_a_hundredth() -> None:
+    here("mixed")
+    weight, x = torch.randn(500, 64), torch.randn(7, 64)
+    with torch.inference_mode():
+        assert relative_error(Int8Head(weight)(x), linear(x, weight)) < 0.015
+
+
+def test_loud_neighbour_changes_no_bit_of_a_row_in_the_int8_head() -> None:
+    """With one scale for all rows it would: the quiet row would be a few steps of the scale."""
+    here("mixed")
+    head = Int8Head(torch.randn(500, 64))
+    quiet = torch.randn(1, 64) * 0.01
+    with torch.inference_mode():
+        alone = head(quiet)
+        for n_rows in (2, 3, 5, 16, 33):
+            beside = torch.cat([torch.randn(n_rows - 1, 64) * 1000, quiet])
+            assert torch.equal(head(beside)[-1:], alone)
+
+
+def test_int8_head_keeps_what_is_not_finite_in_its_own_row() -> None:
+    here("mixed")
+    weight = torch.randn(500, 64)
+    weight[7] = 0  # a token without a scale of its own
+    head, x = Int8Head(weight), torch.randn(4, 64)
+    x[1, 3], x[2] = float("nan"), 0
+    with torch.inference_mode():
+        found = head(x)
+    assert found[1].isnan().all()
+    assert found[2].eq(0).all()
+    assert found[0].isfinite().all()
+    assert found[3].isfinite().all()
+    assert found[:, 7][[0, 2, 3]].eq(0).all()
+
+
+@pytest.mark.parametrize("n_positions", [32, 250, 251, 700])
+def test_attention_by_head_is_attention(n_positions: int) -> None:
+    here("bfloat16")
+    query, key, value = torch.randn(3, 2, 4, n_positions, 32)
+    with torch.inference_mode():
+        expected = scaled_dot_product_attention(query, key, value)
+        found = attend_by_head(query.bfloat16(), key.bfloat16(), value.bfloat16())
+        assert found.shape == expected.shape
+        assert relative_error(found, expected) < 0.01
+        assert relative_error(attend_by_head(query, key, value), expected) < 1e-5
+
+
+def test_auto_is_plain_where_nothing_is_to_be_packed() -> None:
+    assert choose_numerics("auto", torch.device("cuda"), torch.bfloat16) is PLAIN
+    assert choose_numerics("auto", CPU, torch.bfloat16) is PLAIN
+    assert choose_numerics("auto", CPU, torch.float32) in NUMERICS.values()
+
+
+def test_auto_is_float32_on_a_cpu_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    here("packed")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert choose_numerics("auto", CPU, torch.float32).name == "packed"
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("bfloat16", "avx512_bf16"), ("mixed", "avx512_vnni")]
+)
+def test_numerics_that_this_cpu_lacks_say_what_is_missing(
+    name: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here("packed")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: name == "mixed")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(ValueError, match=missing):
+        choose_numerics(name, CPU, torch.float32)
+
+
+def test_numerics_for_cpus_are_refused_for_another_dtype_or_device() -> None:
+    with pytest.raises(ValueError, match="not bfloat16"):
+        choose_numerics("mixed", CPU, torch.bfloat16)
+    with pytest.raises(ValueError, match="cuda"):
+        choose_numerics("packed", torch.device("cuda"), torch.float32)
