@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from service.model import WhisperConfig, WhisperModel
 from service.model.attention import CrossAttention, SelfAttention
-from service.model.whisper import sinusoids
+from service.model.encoder import sinusoids
 from training.labels import N_TAGS, PHONES
 from training.spectrogram import ROUNDING_FRAMES
 from training.vocabulary import N_VOCAB, TIMESTAMP_BEGIN
