@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +16,6 @@ from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
-from service.engine.types import WindowInput
 from tests.unit.engine.fakes import EOT, SPECIAL
 from tests.unit.engine.models import lively_model, small_config
 
@@ -24,6 +24,18 @@ CULPRIT = 180
 """The window that is struck is told by its mel frames."""
 CULPRIT_ROUNDED = 192
 STRUCK_AFTER = 7
+
+
+class HeldInbox(queue.SimpleQueue[Any]):
+    """Hands its first message over when all have been put: the engine takes them in one turn."""
+
+    def __init__(self, submitted: threading.Event) -> None:
+        self._submitted = submitted
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        message = super().get(block, timeout)
+        self._submitted.wait(60)
+        return message
 
 
 class Target:
@@ -38,18 +50,12 @@ class Target:
         self.together = 0
         self.submitted = threading.Event()
         self.broken = False
-        encode = self.runner.encode
-
-        def wait_for_all(windows: Sequence[tuple[int, WindowInput]]) -> None:
-            self.submitted.wait(60)
-            encode(windows)
-
-        self.runner.encode = wait_for_all  # type: ignore[method-assign]
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
         self.submitted.set()
         engine = Engine(self.core, config=EngineConfig(64), on_dead=self.deaths.append)
+        engine._inbox = HeldInbox(self.submitted)
         engine.start()
         await engine.until_ready()
         self.broken = True
