@@ -1,4 +1,7 @@
-"""A server that stands still at a chosen place of each window until its gate is opened."""
+"""Servers that stand still at a chosen place until they may go on.
+
+What a test looks at meanwhile cannot be over before it looks, however busy the machine is.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from service.decoding.hypotheses import Candidates
-from service.engine.types import Group, Sampled, Start, WindowInput
+from service.engine.types import Group, Runner, Sampled, Start, WindowInput
+from service.metrics import Metrics
 from tests.api.live import DEADLINE_S, Limits, LiveServer, Parts, services_of
 from tests.unit.transcription.scripted import ScriptedRunner
 
@@ -43,6 +47,59 @@ class GatedRunner(ScriptedRunner):
     def _wait(self) -> None:
         if self._n_tokens == self._at:
             self._gate.wait(DEADLINE_S)
+
+
+class Hold:
+    """Lets decoder steps pass, until it is told after how many to hold them."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._left: int | None = None
+
+    def after(self, n_steps: int) -> None:
+        """Hold every step after so many more; the engine has nothing to do when this is called."""
+        self._open.clear()
+        self._left = n_steps
+
+    def release(self) -> None:
+        """Let all steps pass."""
+        self._left = None
+        self._open.set()
+
+    def step(self) -> None:
+        """Wait here before a step."""
+        if self._left:
+            self._left -= 1
+        elif self._left is not None:
+            self._open.wait(DEADLINE_S)
+
+
+def held(parts: Parts, hold: Hold) -> Parts:
+    """Return parts whose runner, whatever it is, asks before each decoder step."""
+
+    def held_runner(metrics: Metrics) -> Runner:
+        runner = parts.runner(metrics)
+        decode = runner.decode
+
+        def wait_and_decode(groups: Sequence[Group]) -> list[Sampled | Candidates]:
+            hold.step()
+            return decode(groups)
+
+        runner.decode = wait_and_decode  # type: ignore[method-assign]
+        return runner
+
+    return replace(parts, runner=held_runner)
+
+
+@contextmanager
+def held_server(parts: Parts, limits: Limits) -> Iterator[tuple[LiveServer, Hold]]:
+    """Yield a server, and what holds its decoder steps; at the end they pass in any case."""
+    hold = Hold()
+    with LiveServer(services_of(held(parts, hold), limits)) as live:
+        try:
+            yield live, hold
+        finally:
+            hold.release()
 
 
 @contextmanager

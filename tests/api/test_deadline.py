@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -18,17 +17,19 @@ from tests.api.live import (
     Parts,
     assert_envelope,
     noise,
+    services_of,
     stream_events,
     until,
     wav,
 )
-from tests.api.test_leaving import decoding_children
+from tests.api.test_leaving import decoding_children, stop_waiting_children
 
 SHORT = wav(noise(0.5))
 SOON = {"x-request-timeout": "0.4"}
 """For what never ends: it does not matter how slow the machine is."""
-TIME_ENOUGH = {"x-request-timeout": "4"}
-"""For the first token to come: the rest never does."""
+LATE_S = 50.0
+LATE = {"x-request-timeout": f"{LATE_S}"}
+"""For what has to come so far first; then the test lets the time pass."""
 
 
 def post(
@@ -36,6 +37,13 @@ def post(
 ) -> httpx.Response:
     options = {"language": "en", "stream": str(stream).lower()}
     return live.client.post("/transcribe", content=audio, params=options, headers=headers)
+
+
+def let_pass(live: LiveServer, seconds: float) -> None:
+    """Move the clock of the server's loop: what is due until then comes now."""
+    time = live.loop.time
+    live.loop.time = lambda: time() + seconds  # type: ignore[method-assign]
+    live.loop.call_soon_threadsafe(lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -86,16 +94,17 @@ def test_an_upload_that_stalls_is_a_504(live: LiveServer) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
-def test_audio_that_is_never_decoded_is_a_504_and_its_child_is_gone(live: LiveServer) -> None:
+def test_audio_that_is_never_decoded_is_a_504_and_its_child_is_gone(parts: Parts) -> None:
     audio = wav(noise(1.0, rate=8_000), 8_000)
-    until(lambda: bool(decoding_children()), "a child waits for its file")
-    stopped = decoding_children()
-    for child in stopped:
-        os.kill(child, signal.SIGSTOP)
-    assert assert_envelope(post(live, SOON, audio), 504)["code"] == "deadline_exceeded"
-    live.until_idle()
-    until(lambda: not set(stopped) & set(decoding_children()), "the child is gone")
-    assert live.transcribe(audio, language="en").status_code == 200
+    with LiveServer(services_of(parts, Limits())) as live, ThreadPoolExecutor(1) as pool:
+        stopped = stop_waiting_children(live)
+        answer = pool.submit(post, live, LATE, audio)
+        until(lambda: bool(live.services.audio_decoder._children._active), "a child has it")
+        let_pass(live, LATE_S)
+        assert assert_envelope(answer.result(), 504)["code"] == "deadline_exceeded"
+        live.until_idle()
+        until(lambda: not set(stopped) & set(decoding_children()), "the child is gone")
+        assert live.transcribe(audio, language="en").status_code == 200
 
 
 def test_json_that_is_never_there_is_a_504(parts: Parts) -> None:
@@ -111,17 +120,19 @@ def test_a_stream_that_is_stuck_ends_with_an_error_event(parts: Parts) -> None:
     with gated_server(parts, Limits()) as (live, gate):
         with (
             live.client.stream(
-                "POST", "/transcribe?language=en", content=SHORT, headers=TIME_ENOUGH
+                "POST", "/transcribe?language=en", content=SHORT, headers=LATE
             ) as running,
             live.client.stream(
-                "POST", "/transcribe?language=en", content=SHORT, headers=TIME_ENOUGH
+                "POST", "/transcribe?language=en", content=SHORT, headers=LATE
             ) as queued,
         ):
-            events = [list(stream_events(response)) for response in (running, queued)]
-        kinds = [[event["type"] for event in each] for each in events]
-        assert kinds == [["started", "token", "error"], ["started", "error"]]
-        for each in events:
-            assert each[-1]["error"]["code"] == "deadline_exceeded"
+            first, second = (stream_events(response) for response in (running, queued))
+            assert [next(first)["type"] for _ in range(2)] == ["started", "token"]
+            assert next(second)["type"] == "started"
+            let_pass(live, LATE_S)
+            for events in (first, second):
+                (last,) = events
+                assert last["error"]["code"] == "deadline_exceeded"
         assert live.engine.stats()["requests"] == 0, "the engine still stands still"
         gate.set()
         live.until_idle()
@@ -132,4 +143,4 @@ def test_the_servers_maximum_holds_for_who_does_not_ask(parts: Parts) -> None:
     limits = Limits(api={"max_request_timeout_s": 0.4})
     with gated_server(parts, limits) as (live, _):
         assert_envelope(post(live, {}), 504)
-        assert "at most 0.4" in assert_envelope(post(live, TIME_ENOUGH), 400)["message"]
+        assert "at most 0.4" in assert_envelope(post(live, LATE), 400)["message"]

@@ -23,7 +23,7 @@ from tests.api.live import (
     until,
     wav,
 )
-from tests.api.test_leaving import decoding_children
+from tests.api.test_leaving import stop_waiting_children
 
 SHORT = wav(noise(0.5))
 MAX_AUDIO_S = 60.0
@@ -166,16 +166,14 @@ def test_a_decoder_that_is_killed_over_a_file_is_its_400_and_nobody_elses(
 ) -> None:
     alone = live.events(SHORT, language="en")[-1]["text"]
     uploads = live.metric("earshot_stage_seconds_count", stage="upload")
-    until(lambda: bool(decoding_children()), "a child waits for its file")
-    stopped = decoding_children()
-    for child in stopped:
-        os.kill(child, signal.SIGSTOP)
+    stopped = stop_waiting_children(live)
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(live.transcribe, wav(noise(1.0, rate=8_000), 8_000))
         until(
             lambda: live.metric("earshot_stage_seconds_count", stage="upload") == uploads + 1,
             "the upload is there",
         )
+        until(lambda: bool(live.services.audio_decoder._children._active), "a child has it")
         assert live.events(SHORT, language="en")[-1]["text"] == alone
         for child in stopped:
             os.kill(child, how)

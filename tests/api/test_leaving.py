@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api.gated import ENCODING, FIRST_TOKEN, LAST_TOKEN, gated_server
+from tests.api.gated import ENCODING, FIRST_TOKEN, LAST_TOKEN, gated_server, held_server
 from tests.api.live import (
     DEADLINE_S,
     Limits,
@@ -64,17 +64,26 @@ def test_leaving_while_the_audio_is_decoded(live: LiveServer) -> None:
     before = cancelled(live, "decode_audio")
     uploads = live.metric("earshot_stage_seconds_count", stage="upload")
     audio = wav(noise(1.0, rate=8_000), 8_000)
-    until(lambda: bool(decoding_children()), "a child waits for its file")
-    for child in decoding_children():
-        os.kill(child, signal.SIGSTOP)
+    stop_waiting_children(live)
     with connected(live, post(len(audio)), audio):
         until(
             lambda: live.metric("earshot_stage_seconds_count", stage="upload") == uploads + 1,
             "the upload is there",
         )
+        until(lambda: bool(live.services.audio_decoder._children._active), "a child has it")
     live.until_idle()
     until(lambda: cancelled(live, "decode_audio") == before + 1, "it is counted")
     assert live.transcribe(audio, language="en").status_code == 200
+
+
+def stop_waiting_children(live: LiveServer) -> list[int]:
+    """Let the children stand still that wait for a file of this server; return which."""
+    idle = live.services.audio_decoder._children._idle
+    until(lambda: bool(idle) and all(task.done() for task in list(idle)), "a child waits")
+    stopped = [task.result().pid for task in list(idle)]
+    for child in stopped:
+        os.kill(child, signal.SIGSTOP)
+    return stopped
 
 
 def decoding_children() -> list[int]:
@@ -152,13 +161,17 @@ def test_who_stops_reading_is_left_and_frees_everything(parts: Parts) -> None:
         assert live.events(SHORT, language="en")[-1]["type"] == "done"
 
 
-def test_leaving_within_the_stream(live: LiveServer) -> None:
-    before = cancelled(live, "transcribe")
-    with live.client.stream("POST", "/transcribe?language=en", content=LONG) as response:
-        kinds = [event["type"] for event, _ in zip(stream_events(response), range(5), strict=False)]
-        assert kinds == ["started", *["token"] * 4]
-    live.until_idle()
-    until(lambda: cancelled(live, "transcribe") == before + 1, "it is counted")
+def test_leaving_within_the_stream(parts: Parts) -> None:
+    with held_server(parts, Limits()) as (live, hold):
+        hold.after(8)
+        with live.client.stream("POST", "/transcribe?language=en", content=LONG) as response:
+            events = stream_events(response)
+            kinds = [event["type"] for event, _ in zip(events, range(5), strict=False)]
+            assert kinds == ["started", *["token"] * 4]
+        until(lambda: cancelled(live, "transcribe") == 1, "it is counted")
+        hold.release()
+        live.until_idle()
+        assert live.events(SHORT, language="en")[-1]["type"] == "done"
 
 
 def test_leaving_before_the_first_event_is_read(live: LiveServer) -> None:
@@ -168,12 +181,14 @@ def test_leaving_before_the_first_event_is_read(live: LiveServer) -> None:
     live.until_idle()
 
 
-def test_leaving_while_json_is_made(live: LiveServer) -> None:
-    before = cancelled(live, "transcribe")
-    with connected(live, post(len(LONG), "&stream=false"), LONG):
-        until(lambda: live.engine.stats()["decoder_rows_used"] == 1, "it is being decoded")
-    live.until_idle()
-    until(lambda: cancelled(live, "transcribe") == before + 1, "it is counted")
+def test_leaving_while_json_is_made(parts: Parts) -> None:
+    with held_server(parts, Limits()) as (live, hold):
+        hold.after(8)
+        with connected(live, post(len(LONG), "&stream=false"), LONG):
+            until(lambda: live.engine.stats()["decoder_rows_used"] == 1, "it is being decoded")
+        until(lambda: cancelled(live, "transcribe") == 1, "it is counted")
+        hold.release()
+        live.until_idle()
 
 
 def test_the_neighbours_of_one_who_leaves_are_not_touched(live: LiveServer) -> None:

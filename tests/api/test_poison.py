@@ -16,10 +16,12 @@ import torch
 from service.engine.runner import ModelRunner
 from service.metrics import Metrics
 from service.text.tokenizer import WhisperTokenizer
+from tests.api.gated import Hold, held
 from tests.api.live import (
     DEADLINE_S,
     Limits,
     LiveServer,
+    Parts,
     assert_envelope,
     events_of,
     noise,
@@ -110,14 +112,10 @@ def check_failure(response: httpx.Response, alone: Heard, *, stream: bool) -> No
     assert heard(events) == alone[: len(heard(events))]
 
 
-def test_a_dead_engine_ends_every_stream_with_its_error_event(
-    make_tokenizer: Callable[..., WhisperTokenizer],
-) -> None:
-    """Streams that run and streams that are queued, one answer as JSON, and one upload."""
-    lost = threading.Event()
-    parts = tiny_parts(make_tokenizer(), rows=2)
+def dying(parts: Parts, lost: threading.Event) -> Parts:
+    """Return parts whose device is gone once it is lost."""
 
-    def dying(metrics: Metrics) -> ModelRunner:
+    def runner_of(metrics: Metrics) -> ModelRunner:
         runner = parts.runner(metrics)
         assert isinstance(runner, ModelRunner)
         decode = runner.model.decode
@@ -130,6 +128,15 @@ def test_a_dead_engine_ends_every_stream_with_its_error_event(
         runner.model.decode = faulty  # type: ignore[method-assign]
         return runner
 
+    return replace(parts, runner=runner_of)
+
+
+def test_a_dead_engine_ends_every_stream_with_its_error_event(
+    make_tokenizer: Callable[..., WhisperTokenizer],
+) -> None:
+    """Streams that run and streams that are queued, one answer as JSON, and one upload."""
+    lost, hold = threading.Event(), Hold()
+    parts = held(dying(tiny_parts(make_tokenizer(), rows=2), lost), hold)
     audio = wav(noise(55.0))
     n_streams = 6
     begun = threading.Semaphore(0)
@@ -143,10 +150,11 @@ def test_a_dead_engine_ends_every_stream_with_its_error_event(
             return last
 
     with (
-        LiveServer(services_of(replace(parts, runner=dying), Limits())) as live,
+        LiveServer(services_of(parts, Limits())) as live,
         ThreadPoolExecutor(n_streams + 1) as pool,
         socket.create_connection(("127.0.0.1", live.port), timeout=DEADLINE_S) as uploading,
     ):
+        hold.after(8)
         uploading.sendall(
             b"POST /transcribe HTTP/1.1\r\nhost: x\r\ncontent-type: audio/wav\r\n"
             b"content-length: %d\r\n\r\n" % len(audio) + audio[:1000]
@@ -156,8 +164,9 @@ def test_a_dead_engine_ends_every_stream_with_its_error_event(
         for _ in range(n_streams):
             assert begun.acquire(timeout=DEADLINE_S)
         until(lambda: live.engine.stats()["requests"] == n_streams + 2, "all are there")
-        until(lambda: live.engine.stats()["decoder_rows_used"] == 2, "some are decoded")
+        until(lambda: live.engine.stats()["decoder_rows_used"] != 0, "some are decoded")
         lost.set()
+        hold.release()
         codes = [stream.result()["error"]["code"] for stream in streams]
         assert codes == ["engine_dead"] * n_streams
         assert assert_envelope(whole.result(), 503)["code"] == "engine_dead"

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from service.text.tokenizer import WhisperTokenizer
-from tests.api.live import DEADLINE_S, Limits, LiveServer, noise, services_of, stream_events, wav
+from tests.api.gated import Hold, held_server
+from tests.api.live import DEADLINE_S, Limits, LiveServer, noise, stream_events, until, wav
 from tests.api.tiny import tiny_parts
 
 CLIENTS = 16
@@ -23,10 +24,22 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def live(make_tokenizer: Callable[..., WhisperTokenizer]) -> Iterator[LiveServer]:
+def server(
+    make_tokenizer: Callable[..., WhisperTokenizer],
+) -> Iterator[tuple[LiveServer, Hold]]:
     parts = tiny_parts(make_tokenizer(), rows=ROWS, encode_batch=ENCODE_BATCH)
-    with LiveServer(services_of(parts, Limits(max_requests=64))) as server:
-        yield server
+    with held_server(parts, Limits(max_requests=64)) as served:
+        yield served
+
+
+@pytest.fixture
+def live(server: tuple[LiveServer, Hold]) -> LiveServer:
+    return server[0]
+
+
+@pytest.fixture
+def hold(server: tuple[LiveServer, Hold]) -> Hold:
+    return server[1]
 
 
 def request_of(client: int) -> tuple[dict[str, str], bytes]:
@@ -64,7 +77,8 @@ def transcribe(live: LiveServer, client: int, leave_after: int | None = None) ->
     return heard
 
 
-def test_sixteen_clients_hear_what_they_hear_alone(live: LiveServer) -> None:
+def test_sixteen_clients_hear_what_they_hear_alone(live: LiveServer, hold: Hold) -> None:
+    """Decoding goes on when all sixteen are there, so that some are decoded together."""
     alone = [transcribe(live, client) for client in range(CLIENTS)]
     assert len({str(heard) for heard in alone}) == CLIENTS, "the clients' audio must differ"
     live.until_idle()
@@ -73,8 +87,12 @@ def test_sixteen_clients_hear_what_they_hear_alone(live: LiveServer) -> None:
     jobs: list[tuple[int, int | None]] = [(client, None) for client in range(CLIENTS)]
     jobs += [(rng.randrange(CLIENTS), rng.choice([0, 1, 5, 20, 40])) for _ in range(LEAVERS)]
     rng.shuffle(jobs)
+    hold.after(0)
     with ThreadPoolExecutor(len(jobs)) as pool:
-        results = list(pool.map(lambda job: transcribe(live, *job), jobs))
+        heard_by_all = pool.map(lambda job: transcribe(live, *job), jobs)
+        until(lambda: int(str(live.engine.stats()["requests"])) >= CLIENTS, "all are there")
+        hold.release()
+        results = list(heard_by_all)
     for (client, leave_after), heard in zip(jobs, results, strict=True):
         expected = alone[client] if leave_after is None else alone[client][:leave_after]
         assert heard == expected, f"client {client}"

@@ -103,6 +103,11 @@ class Running:
             text=True,
         )
 
+    @classmethod
+    def held(cls, hold: Path, *arguments: str, **variables: str) -> Self:
+        """A service that neither loads nor decodes while the file `hold` exists."""
+        return cls(*arguments, module="tests.process.held", HOLD=str(hold), **variables)
+
     def __enter__(self) -> Self:
         return self
 

@@ -25,8 +25,12 @@ def test_it_is_ready_after_loading_and_transcribes(random_model: Path, short: Pa
         assert service.wait()[0] == 0
 
 
-def test_starting_can_be_seen_and_refuses_work(random_model: Path, short: Path) -> None:
-    with Running("--model", str(random_model)) as service:
+def test_starting_can_be_seen_and_refuses_work(
+    random_model: Path, short: Path, tmp_path: Path
+) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    with Running.held(hold, "--model", str(random_model)) as service:
         until(lambda: service.state()[0] != 0, "nobody listens")
         assert service.state() == (503, "starting")
         assert service.state("/livez") == (200, "starting")
@@ -34,6 +38,7 @@ def test_starting_can_be_seen_and_refuses_work(random_model: Path, short: Path) 
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "starting"
         assert int(refused.headers["retry-after"]) >= 1
+        hold.unlink()
         service.wait_ready()
 
 
@@ -49,9 +54,11 @@ def test_sigterm_amid_twenty_streams_ends_each_with_done_and_exits_0(
     random_model: Path, tmp_path: Path
 ) -> None:
     """Sixteen of them are decoded, and four wait for a slot."""
-    audio = write_wav(tmp_path / "audio.wav", 8.0)
-    with Running("--model", str(random_model), EARSHOT_DRAIN_TIMEOUT_S="600") as service:
+    audio, hold = write_wav(tmp_path / "audio.wav", 8.0), tmp_path / "hold"
+    patient = {"EARSHOT_DRAIN_TIMEOUT_S": "600"}
+    with Running.held(hold, "--model", str(random_model), **patient) as service:
         service.wait_ready()
+        hold.touch()
         streams = [service.transcribe(audio, temperature="0") for _ in range(20)]
         for stream in streams:
             assert next(stream.events())["type"] == "started"
@@ -61,6 +68,7 @@ def test_sigterm_amid_twenty_streams_ends_each_with_done_and_exits_0(
         refused = service.client.post(f"{service.url}/transcribe", content=b"RIFF")
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "draining"
+        hold.unlink()
         for stream in streams:
             assert list(stream.events())[-1]["type"] == "done"
         assert service.wait()[0] == 0
@@ -131,23 +139,26 @@ def test_a_client_that_trickles_a_head_is_dropped(random_model: Path) -> None:
 
 
 def test_a_slow_answer_is_not_dropped_by_the_deadline_of_heads(
-    random_model: Path, long: Path
+    random_model: Path, short: Path, tmp_path: Path
 ) -> None:
-    with Running("--model", str(random_model), EARSHOT_HEADER_TIMEOUT_S="0.3") as service:
+    hold, soon = tmp_path / "hold", {"EARSHOT_HEADER_TIMEOUT_S": "1"}
+    with Running.held(hold, "--model", str(random_model), **soon) as service:
         service.wait_ready()
-        began = time.monotonic()
-        events = list(service.transcribe(long).events())
-        assert events[-1]["type"] == "done"
-        assert time.monotonic() - began > 0.3
+        hold.touch()
+        events = service.transcribe(short).events()
+        assert next(events)["type"] == "started"
+        time.sleep(1.2)  # longer than the deadline of a head, on purpose
+        hold.unlink()
+        assert list(events)[-1]["type"] == "done"
 
 
 def test_a_connection_is_kept_for_the_next_request(random_model: Path) -> None:
-    with Running("--model", str(random_model), EARSHOT_HEADER_TIMEOUT_S="0.3") as service:
+    with Running("--model", str(random_model), EARSHOT_HEADER_TIMEOUT_S="1") as service:
         service.wait_ready()
         with httpx.Client(timeout=DEADLINE_S, limits=httpx.Limits(max_connections=1)) as client:
             streams = set()
             for _ in range(2):
                 answer = client.get(f"{service.url}/livez")
                 streams.add(id(answer.extensions["network_stream"]))
-                time.sleep(0.5)  # longer than the deadline of a head, on purpose
+                time.sleep(1.2)  # longer than the deadline of a head, on purpose
         assert len(streams) == 1
