@@ -120,28 +120,35 @@ class EventStream(Response):
                 await self._events.aclose()
 
     async def _stream_or_leave(self, receive: Receive, send: Send) -> None:
-        left: list[ClientDisconnected] = []
+        """Stream, and send comments, until one of them ends or the client leaves.
 
-        async def watch() -> None:
-            await until_disconnect(receive)
-            left.append(ClientDisconnected())
-            group.cancel_scope.cancel()
+        No task group: what cancels its tasks keeps their errors, these keep the frames, and all of
+        a request would stay until the next full collection of garbage.
+        """
+        left: list[type[ClientDisconnected]] = []
 
-        async def run(work: Callable[[Send], Awaitable[None]]) -> None:
+        async def run(work: Awaitable[None]) -> None:
             try:
-                await work(send)
+                await work
             except ClientDisconnected as error:
-                left.append(error)
-            group.cancel_scope.cancel()
+                left.append(type(error))
 
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await self._send(send, start)
-        async with anyio.create_task_group() as group:
-            group.start_soon(watch)
-            group.start_soon(run, self._keep_alive)
-            await run(self._stream)
-        if left and not self._complete:
-            raise left.pop()  # kept in this frame, it would keep the frame, and what that holds
+        streaming = asyncio.ensure_future(run(self._stream(send)))
+        beside = asyncio.ensure_future(run(self._keep_alive(send)))
+        watching = asyncio.ensure_future(until_disconnect(receive))
+        tasks = (streaming, beside, watching)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if streaming.done():
+                streaming.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if not self._complete:
+            raise left[0] if left else ClientDisconnected
 
     async def _stream(self, send: Send) -> None:
         dialect = self._dialect

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,6 +171,35 @@ def test_silence_is_filled_with_comments() -> None:
     body = asyncio.run(scenario())
     assert body.startswith(b"event: note\n")
     assert body.endswith(b": keep-alive\n\n")
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_nothing_of_a_stream_is_left_to_the_garbage_collector(leaves: bool) -> None:
+    """Its events and callbacks hold a whole request."""
+
+    async def scenario() -> None:
+        client = Client()
+
+        async def events() -> AsyncGenerator[Note, None]:
+            yield Note()
+            await asyncio.sleep(0)  # comments wait for their time by now
+            if leaves:
+                client.leaves.set()
+                await asyncio.Event().wait()
+
+        stream = response(events(), [])
+        alive = weakref.ref(stream)
+        with suppress(ClientDisconnected):
+            await stream({}, client.receive, client.send)
+        del stream
+        await asyncio.sleep(0)
+        assert alive() is None
+
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
 
 
 def test_a_reader_that_stops_reading_is_given_up() -> None:
