@@ -16,7 +16,7 @@ import torch
 from service import __version__
 from service.api.deps import ModelFlow, Serving
 from service.audio.mel import LogMelSpectrogram
-from service.audio.vad import silero
+from service.audio.vad import SpeechModels
 from service.checkpoints.checkpoint import Checkpoint, build_model
 from service.checkpoints.load import load_checkpoint
 from service.checkpoints.opened import open_model
@@ -133,7 +133,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
             _facts(checkpoint, runner.config.rows),
             checkpoint.tokenizer,
             LogMelSpectrogram(model.config.n_mels).maximum,
-            silero,
+            SpeechModels(),
         ),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),

@@ -5,7 +5,8 @@ The model is small and comes with its package; it hears 32 ms at a time and reme
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,7 @@ _LEAD_CHUNKS = 16
 """Heard before a place that is asked for, so that the model knows what it is in."""
 _SHORTEST_S = 0.1
 _QUIET_CHUNKS = 3
+_MAX_IDLE = 8
 
 Span = tuple[float, float]
 """Start and end in seconds of the recording."""
@@ -60,25 +62,56 @@ def silero() -> SpeechModel:
     return model
 
 
+class SpeechModels:
+    """Models to hear recordings with; who is through gives its model to the next.
+
+    One takes milliseconds and megabytes to make: made anew for each recording, they leave the
+    allocator's pools in pieces. Whatever is heard, is heard on one thread: a model that is given
+    back while that is still busy with it is taken when it is no longer.
+
+    Args:
+        make: makes a model.
+        max_idle: models that are kept while nobody wants them.
+    """
+
+    def __init__(self, make: Callable[[], SpeechModel] = silero, max_idle: int = _MAX_IDLE) -> None:
+        self._make = make
+        self._idle: deque[SpeechModel] = deque(maxlen=max_idle)
+
+    def take(self) -> SpeechModel:
+        """Return a model that has heard nothing."""
+        try:
+            model = self._idle.pop()
+        except IndexError:
+            return self._make()
+        model.reset()
+        return model
+
+    def give_back(self, model: SpeechModel) -> None:
+        """Keep a model that nobody uses any more for the next recording."""
+        self._idle.append(model)
+
+
 class SpeechMap:
     """What is known of where a recording has speech; grows from its start as it is asked for.
 
     Not for two threads at once. A recording is heard in order and each part once, so the answer
-    for a place does not depend on where windows were cut before it.
+    for a place does not depend on where windows were cut before it. Its owner calls `close`.
 
     Args:
-        model: fresh.
+        models: one of which is taken when something is asked for the first time.
         waveform: f32[samples], 16 kHz mono.
         bounds: what is speech.
     """
 
     def __init__(
         self,
-        model: SpeechModel,
+        models: SpeechModels,
         waveform: NDArray[np.float32],
         bounds: SpeechBounds | None = None,
     ) -> None:
-        self._model = model
+        self._models = models
+        self._model: SpeechModel | None = None
         self._bounds = bounds or SpeechBounds()
         self._waveform = waveform
         self._probabilities = np.zeros(-(-len(waveform) // CHUNK_SAMPLES), np.float32)
@@ -102,7 +135,10 @@ class SpeechMap:
         return [(round(s, 2), round(e, 2)) for s, e in cut if s < e]
 
     def close(self) -> None:
-        """Let the samples go; what was heard of them stays known. Idempotent."""
+        """Give the model back and let the samples go; what was heard stays known. Idempotent."""
+        model, self._model = self._model, None
+        if model is not None:
+            self._models.give_back(model)
         self._waveform = self._waveform[:0].copy()
 
     def quietest(self, start_s: float, end_s: float) -> float:
@@ -123,15 +159,20 @@ class SpeechMap:
 
     def _listen(self, first: int, last: int) -> None:
         """Fill in the probabilities up to `last`; what lies far before `first` is passed over."""
+        if last <= self._heard_to:
+            return
+        if self._model is None:
+            self._model = self._models.take()
+        model, waveform = self._model, self._waveform
         if first > self._heard_to + _LEAD_CHUNKS:
-            self._model.reset()
+            model.reset()
             self._heard_to = first - _LEAD_CHUNKS
         for place in range(self._heard_to, last):
-            chunk = self._waveform[place * CHUNK_SAMPLES : (place + 1) * CHUNK_SAMPLES]
+            chunk = waveform[place * CHUNK_SAMPLES : (place + 1) * CHUNK_SAMPLES]
             if len(chunk) < CHUNK_SAMPLES:
                 chunk = np.pad(chunk, (0, CHUNK_SAMPLES - len(chunk)))
             clean = np.nan_to_num(chunk).clip(-1, 1)
-            self._probabilities[place] = self._model.process_samples(clean.tolist())
+            self._probabilities[place] = model.process_samples(clean.tolist())
             self.listened_s += CHUNK_SAMPLES / SAMPLE_RATE
         self._heard_to = max(self._heard_to, last)
 

@@ -1,23 +1,23 @@
 """Opens transcriptions for one model. Knows nothing about HTTP or about windows.
 
-The file's log maximum is computed by a callable that the composition root injects, in a worker
-thread, so that nothing here imports torch.
+The file's log maximum is computed by a callable that the composition root injects, so that nothing
+here imports torch.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio.vad import Span, SpeechMap, SpeechModel
+from service.audio.vad import Span, SpeechMap, SpeechModels
 from service.errors import InvalidRequest
 from service.transcription.checks import check
 from service.transcription.params import Chunking, ModelFacts, TranscriptionParams
 from service.transcription.transcription import Transcription
+from service.transcription.worker import Worker
 
 if TYPE_CHECKING:
     from service.engine.engine import Session
@@ -34,8 +34,8 @@ class Transcriber:
     Args:
         facts: what to know about the model.
         tokenizer: of the model.
-        log_maximum: log10 of the largest mel power of a recording; called in a worker thread.
-        speech_model: makes the model that detects voice activity; None if there is none.
+        log_maximum: log10 of the largest mel power of a recording.
+        speech_models: to detect voice activity with; None if there are none.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Transcriber:
         facts: ModelFacts,
         tokenizer: WhisperTokenizer,
         log_maximum: LogMaximum,
-        speech_model: Callable[[], SpeechModel] | None = None,
+        speech_models: SpeechModels | None = None,
     ) -> None:
         self.facts = facts
-        self.speech_model = speech_model
+        self.speech_models = speech_models
         self.tokenizer = tokenizer
         self._log_maximum = log_maximum
-        self._one_at_a_time = asyncio.Semaphore(1)
+        self._listening = Worker("listening")
 
     def check(self, params: TranscriptionParams) -> TranscriptionParams:
         """Return the params as this model can do them.
@@ -57,7 +57,7 @@ class Transcriber:
         Raises:
             InvalidRequest: if it cannot; names the field and what is possible.
         """
-        if params.chunking is Chunking.PARALLEL and self.speech_model is None:
+        if params.chunking is Chunking.PARALLEL and self.speech_models is None:
             raise InvalidRequest(
                 "chunking=parallel cuts at pauses, and this service has no voice activity"
                 " detection that would find them",
@@ -90,15 +90,12 @@ class Transcriber:
 
     async def log_maximum(self, waveform: NDArray[np.float32]) -> float:
         """Return log10 of the largest mel power of the recording, off the event loop."""
-        async with self._one_at_a_time:
-            return await asyncio.to_thread(self._log_maximum, waveform)
+        return await self._listening.run(self._log_maximum, waveform)
 
     async def spans(self, speech: SpeechMap, start_s: float, end_s: float) -> list[Span]:
         """Return where a recording has speech, off the event loop."""
-        async with self._one_at_a_time:
-            return await asyncio.to_thread(speech.spans, start_s, end_s)
+        return await self._listening.run(speech.spans, start_s, end_s)
 
     async def quietest(self, speech: SpeechMap, start_s: float, end_s: float) -> float:
         """Return when there is least speech, off the event loop."""
-        async with self._one_at_a_time:
-            return await asyncio.to_thread(speech.quietest, start_s, end_s)
+        return await self._listening.run(speech.quietest, start_s, end_s)

@@ -180,9 +180,9 @@ class Transcription:
 
     def _new_task(self) -> Task:
         transcriber, params = self._transcriber, self._params
-        if transcriber.speech_model is not None and params.vad is not Vad.OFF:
-            model = transcriber.speech_model()
-            self._speech = SpeechMap(model, self._recording.waveform, params.speech_bounds)
+        models = transcriber.speech_models
+        if models is not None and params.vad is not Vad.OFF:
+            self._speech = SpeechMap(models, self._recording.waveform, params.speech_bounds)
         return Task(
             self._recording,
             params,

@@ -17,8 +17,8 @@ from tests.api.live import LiveServer, until
 
 THREADS = Path("/proc/self/task")
 DESCRIPTORS = Path("/proc/self/fd")
-POOLED = "asyncio_"
-"""Threads that wait in asyncio's own pool for the next call: a bounded number, kept for good."""
+POOLED = ("asyncio_", "listening_")
+"""Threads that wait in asyncio's own pool, and a server's, for the next call: they are kept."""
 NUMBER = re.compile(r"[-_]?\d+$")
 DEADLINE_S = 60.0
 

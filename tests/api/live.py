@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from service.api.app import create_app
 from service.api.deps import ApiConfig, ModelFlow, Services, Serving
 from service.audio.decode import AudioDecoder, AudioLimits
-from service.audio.vad import SpeechModel
+from service.audio.vad import SpeechModels
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig, EngineState
 from service.engine.scheduler import Scheduler, SchedulerConfig
@@ -61,7 +61,7 @@ class Parts:
         runner: makes the runner, anew for each server.
         log_maximum: of the mel of a whole recording.
         flow: of the model's file.
-        speech_model: makes what detects voice activity.
+        speech_models: to detect voice activity with.
     """
 
     runner: Callable[[Metrics], Runner]
@@ -70,7 +70,7 @@ class Parts:
     log_maximum: Callable[[Samples], float]
     rows: int = 4
     flow: ModelFlow | None = None
-    speech_model: Callable[[], SpeechModel] | None = None
+    speech_models: SpeechModels | None = None
 
 
 @dataclass
@@ -110,7 +110,7 @@ def services_of(
         engine.start()
         await engine.until_ready()
         transcriber = Transcriber(
-            parts.facts, parts.tokenizer, parts.log_maximum, parts.speech_model
+            parts.facts, parts.tokenizer, parts.log_maximum, parts.speech_models
         )
         return Serving(engine, transcriber, flow=parts.flow)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.audio.vad import SpeechModels
 from service.text.tokenizer import WhisperTokenizer
 from tests.api.live import (
     RATE,
@@ -41,7 +42,7 @@ class Audible:
 
 @pytest.fixture(scope="module")
 def server(make_tokenizer: Callable[..., WhisperTokenizer]) -> Iterator[LiveServer]:
-    parts = replace(tiny_parts(make_tokenizer(), rows=8), speech_model=Audible)
+    parts = replace(tiny_parts(make_tokenizer(), rows=8), speech_models=SpeechModels(Audible))
     with LiveServer(services_of(parts, Limits(max_audio_s=600))) as live:
         yield live
 

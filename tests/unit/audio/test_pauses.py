@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.audio.pauses import best_pause
-from service.audio.vad import Span, SpeechMap
+from service.audio.vad import Span, SpeechMap, SpeechModels
 from tests.unit.audio.test_vad import Loud, loud_at
 
 
@@ -34,7 +34,7 @@ def test_speech_without_a_pause_has_a_quietest_moment() -> None:
             self.heard += 1
             return 0.7 if 600 <= self.heard <= 603 else 0.95
 
-    speech = SpeechMap(Hesitating(), loud_at(30, (0, 30)))
+    speech = SpeechMap(SpeechModels(Hesitating), loud_at(30, (0, 30)))
     assert speech.spans(0, 30) == [(0, 30)]
     assert speech.quietest(15, 30) == pytest.approx(601 * 0.032, abs=0.05)
     assert 0 <= speech.quietest(0, 10) <= 10
@@ -42,7 +42,7 @@ def test_speech_without_a_pause_has_a_quietest_moment() -> None:
 
 
 def test_what_was_heard_stays_known_without_the_samples() -> None:
-    speech = SpeechMap(Loud(), loud_at(10, (2, 3)))
+    speech = SpeechMap(SpeechModels(Loud), loud_at(10, (2, 3)))
     before = speech.spans(0, 10)
     speech.close()
     assert np.allclose(speech.spans(0, 10), before)

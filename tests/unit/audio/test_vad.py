@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.audio import wav
-from service.audio.vad import SpeechBounds, SpeechMap, silero
+from service.audio.vad import SpeechBounds, SpeechMap, SpeechModels
 
 Waveform = NDArray[np.float32]
 
@@ -36,30 +37,32 @@ def loud_at(seconds: float, *spans: tuple[float, float]) -> Waveform:
 
 
 def test_speech_is_found_with_a_margin() -> None:
-    found = SpeechMap(Loud(), loud_at(10, (2, 3), (6, 8))).spans(0, 10)
+    found = SpeechMap(SpeechModels(Loud), loud_at(10, (2, 3), (6, 8))).spans(0, 10)
     assert np.allclose(found, [(1.9, 3.1), (5.9, 8.1)], atol=0.05)
 
 
 def test_short_pauses_join_and_short_noises_are_none() -> None:
-    found = SpeechMap(Loud(), loud_at(10, (2, 3), (3.2, 4), (7, 7.03))).spans(0, 10)
+    found = SpeechMap(SpeechModels(Loud), loud_at(10, (2, 3), (3.2, 4), (7, 7.03))).spans(0, 10)
     assert np.allclose(found, [(1.9, 4.1)], atol=0.05)
 
 
 def test_bounds_say_what_is_speech_and_how_it_is_divided() -> None:
     waveform = loud_at(10, (2, 3), (3.2, 4))
-    found = SpeechMap(Loud(), waveform, SpeechBounds(pad_s=0.5, pause_s=0.1)).spans(0, 10)
+    found = SpeechMap(SpeechModels(Loud), waveform, SpeechBounds(pad_s=0.5, pause_s=0.1)).spans(
+        0, 10
+    )
     assert np.allclose(found, [(1.5, 3.5), (2.7, 4.5)], atol=0.05)
 
     class Unsure(Loud):
         def process_samples(self, samples: Sequence[float]) -> float:
             return 0.6 * super().process_samples(samples)
 
-    assert SpeechMap(Unsure(), waveform).spans(0, 10)
-    assert not SpeechMap(Unsure(), waveform, SpeechBounds(threshold=0.7)).spans(0, 10)
+    assert SpeechMap(SpeechModels(Unsure), waveform).spans(0, 10)
+    assert not SpeechMap(SpeechModels(Unsure), waveform, SpeechBounds(threshold=0.7)).spans(0, 10)
 
 
 def test_spans_are_cut_to_what_was_asked_for() -> None:
-    speech = SpeechMap(Loud(), loud_at(10, (2, 8)))
+    speech = SpeechMap(SpeechModels(Loud), loud_at(10, (2, 8)))
     assert speech.spans(3, 5) == [(3, 5)]
     assert speech.spans(9, 30) == []
     assert speech.spans(9.99, 9.99) == []
@@ -67,7 +70,7 @@ def test_spans_are_cut_to_what_was_asked_for() -> None:
 
 def test_a_recording_is_heard_once_and_as_far_as_asked() -> None:
     model = Loud()
-    speech = SpeechMap(model, loud_at(100, (2, 3)))
+    speech = SpeechMap(SpeechModels(lambda: model), loud_at(100, (2, 3)))
     speech.spans(0, 10)
     assert model.heard == pytest.approx(10 / 0.032, abs=2)
     speech.spans(0, 10)
@@ -78,21 +81,70 @@ def test_a_recording_is_heard_once_and_as_far_as_asked() -> None:
     assert model.heard == pytest.approx(30 / 0.032, abs=20)
 
 
+def test_the_next_recording_is_heard_with_the_model_of_one_that_is_through() -> None:
+    made: list[Loud] = []
+
+    def make() -> Loud:
+        made.append(Loud())
+        return made[-1]
+
+    models = SpeechModels(make, max_idle=1)
+    recordings = [SpeechMap(models, loud_at(1)) for _ in range(3)]
+    assert not made, "nothing was asked for"
+    for speech in recordings[:2]:
+        speech.spans(0, 1)
+        speech.close()
+        speech.close()
+    assert [model.resets for model in made] == [1]
+    together = [SpeechMap(models, loud_at(1)) for _ in range(3)]
+    for speech in together:
+        speech.spans(0, 1)
+    assert len(made) == 3
+    for speech in together:
+        speech.close()
+    assert len(models._idle) == 1
+
+
+def test_closing_frees_the_recording() -> None:
+    waveform = loud_at(1)
+    alive = weakref.ref(waveform)
+    speech = SpeechMap(SpeechModels(Loud), waveform)
+    del waveform
+    speech.spans(0, 1)
+    speech.close()
+    assert alive() is None
+    assert speech.spans(0, 1) == []
+
+
+def test_a_model_that_heard_something_else_hears_what_a_new_one_hears(samples: Path) -> None:
+    data = (samples / "zero_three_five_one.wav").read_bytes()
+    spoken = wav.read_samples(data, wav.parse(data))
+    models = SpeechModels()
+    found = []
+    for _ in range(2):
+        speech = SpeechMap(models, spoken)
+        speech.spans(0, 5)
+        found.append(speech._probabilities.copy())
+        speech.close()
+    assert len(models._idle) == 1
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 def test_numbers_that_are_none_are_silence() -> None:
     waveform = np.full(16_000, np.nan, np.float32)
-    assert SpeechMap(silero(), waveform).spans(0, 1) == []
+    assert SpeechMap(SpeechModels(), waveform).spans(0, 1) == []
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-4, 0.1])
 def test_noise_and_silence_are_no_speech(scale: float) -> None:
     noise = np.random.default_rng(0).standard_normal(5 * 16_000).astype(np.float32)
-    assert SpeechMap(silero(), noise * np.float32(scale)).spans(0, 5) == []
+    assert SpeechMap(SpeechModels(), noise * np.float32(scale)).spans(0, 5) == []
 
 
 def test_spoken_digits_are_speech_between_silences(samples: Path) -> None:
     data = (samples / "zero_three_five_one.wav").read_bytes()
     spoken = wav.read_samples(data, wav.parse(data))
     silence = np.zeros(3 * 16_000, np.float32)
-    found = SpeechMap(silero(), np.concatenate([silence, spoken, silence])).spans(0, 7)
+    found = SpeechMap(SpeechModels(), np.concatenate([silence, spoken, silence])).spans(0, 7)
     assert 2.5 < found[0][0] < 3.4
     assert 4.0 < found[-1][1] < 5.0

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio.vad import SpeechModel
+from service.audio.vad import SpeechModel, SpeechModels
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
@@ -88,7 +88,8 @@ def transcribe(
     maximum: Maximum | None = None,
     speech_model: Callable[[], SpeechModel] | None = None,
 ) -> list[Event]:
-    transcriber = Transcriber(facts(tokenizer), tokenizer, maximum or Maximum(), speech_model)
+    speech_models = SpeechModels(speech_model) if speech_model is not None else None
+    transcriber = Transcriber(facts(tokenizer), tokenizer, maximum or Maximum(), speech_models)
 
     async def scenario() -> list[Event]:
         async with running(runner, tokenizer.eot) as engine:

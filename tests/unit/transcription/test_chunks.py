@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.audio.vad import Span, SpeechMap, SpeechModel
+from service.audio.vad import Span, SpeechMap, SpeechModel, SpeechModels
 from service.transcription.chunks import ChunkCutter, Clip
 from tests.unit.audio.test_vad import Loud, Waveform, loud_at
 
@@ -25,7 +25,7 @@ def cut_by(
     max_frames: int = 3000,
 ) -> list[Clip]:
     """Return the chunks of a recording by a model of speech."""
-    speech = SpeechMap(model, waveform)
+    speech = SpeechMap(SpeechModels(lambda: model), waveform)
 
     async def spans(start_s: float, end_s: float) -> list[Span]:
         return speech.spans(start_s, end_s)
