@@ -14,6 +14,7 @@ from service import __version__
 from service.api.deps import ApiConfig, Services, Serving
 from service.api.keys import ApiKeys
 from service.audio.decode import AudioDecoder, AudioLimits
+from service.memory import keep_what_is_there
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -28,7 +29,9 @@ def build_services(settings: Settings, on_dead: Callable[[BaseException], None])
     async def load() -> Serving:
         from service.loading import load_serving  # noqa: PLC0415 - torch takes seconds
 
-        return await load_serving(settings, model_source(settings), metrics)
+        serving = await load_serving(settings, model_source(settings), metrics)
+        keep_what_is_there()
+        return serving
 
     return Services(api_config(settings), metrics, build_decoder(settings), load, on_dead)
 
