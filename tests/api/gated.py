@@ -50,28 +50,38 @@ class GatedRunner(ScriptedRunner):
 
 
 class Hold:
-    """Lets decoder steps pass, until it is told after how many to hold them."""
+    """Lets decoder steps pass, until it is told after how many to hold them.
+
+    Attributes:
+        is_holding: whether a step waits.
+    """
 
     def __init__(self) -> None:
-        self._open = threading.Event()
+        self.is_holding = False
+        self._changed = threading.Condition()
         self._left: int | None = None
 
     def after(self, n_steps: int) -> None:
-        """Hold every step after so many more; the engine has nothing to do when this is called."""
-        self._open.clear()
-        self._left = n_steps
+        """Let so many more steps pass, and hold the others."""
+        self._set(n_steps)
 
     def release(self) -> None:
         """Let all steps pass."""
-        self._left = None
-        self._open.set()
+        self._set(None)
 
     def step(self) -> None:
         """Wait here before a step."""
-        if self._left:
-            self._left -= 1
-        elif self._left is not None:
-            self._open.wait(DEADLINE_S)
+        with self._changed:
+            self.is_holding = self._left == 0
+            self._changed.wait_for(lambda: self._left != 0, DEADLINE_S)
+            self.is_holding = False
+            if self._left:
+                self._left -= 1
+
+    def _set(self, left: int | None) -> None:
+        with self._changed:
+            self._left = left
+            self._changed.notify_all()
 
 
 def held(parts: Parts, hold: Hold) -> Parts:

@@ -13,10 +13,12 @@ import pytest
 
 from service.audio.vad import SpeechModels
 from service.text.tokenizer import WhisperTokenizer
+from tests.api.gated import held_server
 from tests.api.live import (
     RATE,
     Limits,
     LiveServer,
+    Parts,
     Samples,
     assert_envelope,
     noise,
@@ -41,9 +43,13 @@ class Audible:
 
 
 @pytest.fixture(scope="module")
-def server(make_tokenizer: Callable[..., WhisperTokenizer]) -> Iterator[LiveServer]:
-    parts = replace(tiny_parts(make_tokenizer(), rows=8), speech_models=SpeechModels(Audible))
-    with LiveServer(services_of(parts, Limits(max_audio_s=600))) as live:
+def audible(make_tokenizer: Callable[..., WhisperTokenizer]) -> Parts:
+    return replace(tiny_parts(make_tokenizer(), rows=8), speech_models=SpeechModels(Audible))
+
+
+@pytest.fixture(scope="module")
+def server(audible: Parts) -> Iterator[LiveServer]:
+    with LiveServer(services_of(audible, Limits(max_audio_s=600))) as live:
         yield live
 
 
@@ -127,19 +133,21 @@ def test_the_first_part_says_the_language_of_all(live: LiveServer) -> None:
     assert {s["language"] for s in events[-1]["segments"]} <= {detected["language"]}
 
 
-def test_who_leaves_frees_all_windows(live: LiveServer) -> None:
-    """`live` waits until nothing is held: slots, rows, permits, audio."""
-    before = live.metric("earshot_requests_cancelled_total", stage="transcribe")
-    with live.client.stream(
-        "POST", "/transcribe", content=spoken(29), headers={"content-type": "audio/wav"},
-        params={"chunking": "parallel", "language": "en"},
-    ) as response:  # fmt: skip
-        next(event for event in stream_events(response) if event["type"] == "token")
-    live.until_idle()
-    until(
-        lambda: live.metric("earshot_requests_cancelled_total", stage="transcribe") > before,
-        "it is counted",
-    )
+def test_who_leaves_frees_all_windows(audible: Parts) -> None:
+    """Slots, rows, permits, audio."""
+    with held_server(audible, Limits()) as (live, hold):
+        hold.after(8)
+        with live.client.stream(
+            "POST", "/transcribe", content=spoken(29), headers={"content-type": "audio/wav"},
+            params={"chunking": "parallel", "language": "en"},
+        ) as response:  # fmt: skip
+            next(event for event in stream_events(response) if event["type"] == "token")
+        until(
+            lambda: live.metric("earshot_requests_cancelled_total", stage="transcribe") == 1,
+            "it is counted",
+        )
+        hold.release()
+        live.until_idle()
 
 
 def test_others_are_served_beside_a_long_one(live: LiveServer) -> None:

@@ -102,7 +102,7 @@ def test_a_body_that_does_not_arrive_is_a_408(impatient: LiveServer, pause_s: fl
 
 
 def test_a_full_queue_is_a_429_that_says_when_to_come_back(parts: Parts) -> None:
-    with held_server(parts, Limits(max_requests=2)) as (live, hold), ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, held_server(parts, Limits(max_requests=2)) as (live, hold):
         hold.after(1)
         running = [pool.submit(live.events, LONG, language="en") for _ in range(2)]
         until(lambda: live.engine.stats()["requests"] == 2, "two requests run")

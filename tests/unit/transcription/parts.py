@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 
+from service.audio.vad import SpeechModels
 from service.decoding.params import SequenceParams
 from service.engine.types import LanguageProbabilities, WindowInput
 from service.text.tokenizer import WhisperTokenizer
@@ -66,7 +67,7 @@ def with_company(
         return spoken(tokenizer, 0.0, f" p{part}", 20.0)
 
     runner = ScriptedRunner(script, rows=8, languages=detect)
-    transcriber = Transcriber(facts(tokenizer), tokenizer, Maximum(), Loud)
+    transcriber = Transcriber(facts(tokenizer), tokenizer, Maximum(), SpeechModels(Loud))
 
     async def scenario() -> list[Event]:
         async with running(runner, tokenizer.eot) as engine:

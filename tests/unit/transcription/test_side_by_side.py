@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import numpy as np
 import pytest
 
+from service.audio.vad import SpeechModels
 from service.decoding.params import SequenceParams
 from service.engine.types import SessionClosed, WindowInput
 from service.errors import DecodingFailed
@@ -96,7 +97,7 @@ def test_leaving_frees_all_windows_and_ends_all_tasks(english: WhisperTokenizer)
         assert go.wait(60)
         return spoken(english, " a" * 100)
 
-    transcriber = Transcriber(facts(english), english, Maximum(), Loud)
+    transcriber = Transcriber(facts(english), english, Maximum(), SpeechModels(Loud))
 
     async def scenario() -> None:
         async with running(ScriptedRunner(script, rows=8), english.eot) as engine:
@@ -120,7 +121,7 @@ def test_leaving_frees_all_windows_and_ends_all_tasks(english: WhisperTokenizer)
 def test_who_does_not_listen_stops_the_decoding(english: WhisperTokenizer) -> None:
     """Text that is not taken is kept for a few parts, not for a recording of hours."""
     runner = says_its_part(english)
-    transcriber = Transcriber(facts(english), english, Maximum(), Loud)
+    transcriber = Transcriber(facts(english), english, Maximum(), SpeechModels(Loud))
 
     async def scenario() -> None:
         async with running(runner, english.eot) as engine:
@@ -141,7 +142,7 @@ def test_who_does_not_listen_stops_the_decoding(english: WhisperTokenizer) -> No
 def test_another_request_is_not_starved_and_the_share_shrinks(english: WhisperTokenizer) -> None:
     """Whoever comes finds a free slot, and begins before what the long one has in the queue."""
     runner = says_its_part(english)
-    transcriber = Transcriber(facts(english), english, Maximum(), Loud)
+    transcriber = Transcriber(facts(english), english, Maximum(), SpeechModels(Loud))
 
     async def scenario() -> None:
         async with running(runner, english.eot) as engine:
