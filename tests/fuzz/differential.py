@@ -1,7 +1,9 @@
 """Mutated WAV files, read by the service's own parser and by the standard library's.
 
 The parser reads more (floats, extensible headers, files that break off), and refuses what makes no
-sense where `wave` takes it as it is: only where both have samples, these have to be the same.
+sense where `wave` takes it as it is. A header may say one width by its bits and another by its
+frames: the parser goes by the frames, `wave` by the bits. Only where both have samples, of the same
+width, these have to be the same.
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ SECONDS = 0.05
 
 
 class Reading(NamedTuple):
-    """What a reader makes of a file: its rate, and the mean of its channels."""
+    """What a reader makes of a file: its rate, bytes of a sample, and the mean of its channels."""
 
     rate: int
     n_channels: int
+    width: int
     samples: Samples
 
 
@@ -61,7 +64,7 @@ def by_wave(data: bytes) -> Reading | None:
     values = units.astype(np.int64) @ (1 << 8 * np.arange(width))
     top = 1 << 8 * width - 1
     signed = values - top if width == 1 else (values ^ top) - top
-    return Reading(rate, n_channels, signed.reshape(-1, n_channels).mean(axis=1) / top)
+    return Reading(rate, n_channels, width, signed.reshape(-1, n_channels).mean(axis=1) / top)
 
 
 def by_us(data: bytes) -> Reading | str:
@@ -77,7 +80,8 @@ def by_us(data: bytes) -> Reading | str:
         return "400 empty"
     if not is_sound(samples):
         raise AssertionError("no sound")
-    return Reading(header.sample_rate, header.n_channels, samples.astype(np.float64))
+    as_double = samples.astype(np.float64)
+    return Reading(header.sample_rate, header.n_channels, header.sample_bytes, as_double)
 
 
 def compare(data: bytes) -> tuple[str, bool]:
@@ -90,6 +94,8 @@ def compare(data: bytes) -> tuple[str, bool]:
         return ours, True
     if theirs is None:
         return "200, and wave does not read it", True
+    if ours.width != theirs.width:
+        return "200, by frames that contradict the bits", True
     n_frames = min(len(ours.samples), len(theirs.samples))
     same = ours[:2] == theirs[:2] and np.allclose(
         ours.samples[:n_frames], theirs.samples[:n_frames], rtol=0, atol=1e-6
