@@ -1,7 +1,7 @@
 """In which arithmetic a model runs on a CPU. Knows nothing about how a kernel does it.
 
 The weights of a checkpoint are the same in all of them. What they cost in accuracy, and what they
-gain, is measured by `benchmarks/numerics.py` and stands in docs/adr/0013-cpu-numerics.md.
+gain, is measured by `benchmarks/numerics.py` and stands in docs/adr/0015-cpu-numerics.md.
 """
 
 from __future__ import annotations
