@@ -43,7 +43,7 @@ NUMERICS = {numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MI
 
 
 def choose_numerics(name: str, device: torch.device, dtype: torch.dtype) -> Numerics:
-    """Return the numerics of a name; `auto` is the fastest that keeps the transcripts.
+    """Return the numerics of a name; `auto` is the fastest that is known to keep the transcripts.
 
     Args:
         name: `auto`, or one of `NUMERICS`.
@@ -55,9 +55,7 @@ def choose_numerics(name: str, device: torch.device, dtype: torch.dtype) -> Nume
     """
     reason = _why_not_packed(device, dtype)
     if name == "auto":
-        if reason is not None:
-            return PLAIN
-        return PACKED if _why_not(MIXED) else MIXED
+        return PACKED if reason is None else PLAIN
     numerics = NUMERICS[name]
     missing = (reason or _why_not(numerics)) if numerics.is_packed else None
     if missing is not None:
