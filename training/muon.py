@@ -1,8 +1,8 @@
 """Muon: momentum whose update is made orthogonal, for the matrices inside a transformer.
 
 After Keller Jordan (2024), with the scale of Liu et al. (arXiv:2502.16982), so that AdamW's rate
-and weight decay can be shared. `torch.optim.Muon` computes in bfloat16, which a processor without
-instructions for it emulates, several times more slowly. Knows nothing about models.
+and weight decay can be shared. `torch.optim.Muon` always computes in bfloat16, which a processor
+without instructions for it emulates, several times more slowly. Knows nothing about models.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import distributed as dist
 NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)
 
 
-def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Return about U V^T of the singular value decomposition U S V^T, f32[m n] -> f32[m n]."""
+def orthogonal(matrix: Tensor, dtype: torch.dtype = torch.float32, steps: int = 5) -> Tensor:
+    """Return about U V^T of the singular value decomposition U S V^T, f32[m n] -> dtype[m n]."""
     a, b, c = NEWTON_SCHULZ
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    found: Tensor = wide / (wide.norm() + 1e-7)
+    found: Tensor = (wide / (wide.norm() + 1e-7)).to(dtype)
     for _ in range(steps):
         gram = found @ found.T
         found = a * found + torch.addmm(gram, gram, gram, beta=b, alpha=c) @ found
@@ -35,10 +35,16 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, matrices: Iterable[Tensor], lr: float, weight_decay: float, momentum: float = 0.95
+        self,
+        matrices: Iterable[Tensor],
+        lr: float,
+        weight_decay: float,
+        dtype: torch.dtype = torch.float32,
+        momentum: float = 0.95,
     ) -> None:
         by_size = sorted(matrices, key=Tensor.numel)
         super().__init__(by_size, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -53,7 +59,8 @@ class Muon(torch.optim.Optimizer):
                 mean = self.state[matrix].setdefault("mean", torch.zeros_like(matrix))
                 mean.lerp_(matrix.grad, 1 - group["momentum"])
                 if index % ranks == rank:
-                    updates[index] = orthogonal(matrix.grad.lerp(mean, group["momentum"]))
+                    nesterov = matrix.grad.lerp(mean, group["momentum"])
+                    updates[index] = orthogonal(nesterov, self._dtype).to(matrix.dtype)
             if ranks > 1:
                 updates = summed(updates)
             for matrix, update in zip(matrices, updates, strict=True):

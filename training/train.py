@@ -109,7 +109,9 @@ def position_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / known
 
 
-def optimizers(model: Trainee, rate: float) -> tuple[torch.optim.Optimizer, ...]:
+def optimizers(
+    model: Trainee, rate: float, dtype: torch.dtype
+) -> tuple[torch.optim.Optimizer, ...]:
     """Return Muon for the matrices inside the layers and AdamW for everything else."""
     inside = [
         parameter
@@ -123,7 +125,7 @@ def optimizers(model: Trainee, rate: float) -> tuple[torch.optim.Optimizer, ...]
         {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0},
     ]
     adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
-    return Muon(inside, lr=rate, weight_decay=WEIGHT_DECAY), adam
+    return Muon(inside, lr=rate, weight_decay=WEIGHT_DECAY, dtype=dtype), adam
 
 
 class Trainer:
@@ -136,7 +138,8 @@ class Trainer:
         if options.init is not None:
             self.model.whisper.load_state_dict(dict(load_checkpoint(str(options.init)).state))
         self.average = AveragedWeights(self.model)
-        self.optimizers = optimizers(self.model, options.peak_rate)
+        dtype = torch.bfloat16 if options.bfloat16 else torch.float32
+        self.optimizers = optimizers(self.model, options.peak_rate, dtype)
         self.step, self.elapsed_s = options.first_step, 0.0
         material = load_material(options.cache, "train")
         self.source = BatchSource(material, SEED, rank, FRAMES_PER_BATCH)

@@ -7,11 +7,14 @@ from torch import nn
 from training.muon import Muon, orthogonal
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(48, 16), (16, 48), (32, 32)])
-def test_singular_values_of_an_update_are_near_one(shape: tuple[int, int]) -> None:
+def test_singular_values_of_an_update_are_near_one(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
-    found = orthogonal(torch.randn(shape))
-    values = torch.linalg.svdvals(found)
+    found = orthogonal(torch.randn(shape), dtype)
+    values = torch.linalg.svdvals(found.float())
     assert found.shape == shape
     assert 0.5 < float(values.min()) <= float(values.max()) < 1.3
 
