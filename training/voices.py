@@ -43,6 +43,21 @@ PHONEMES = {
     "nine": ("nˈIn",),
 }
 """In Kokoro's alphabet, where capitals are diphthongs; some also as the British say it."""
+FOREIGN = {
+    "zero": ("zˈɛɹo", "zˈiɹo", "sˈiɹo", "ʤˈiɹO", "tsˈɛʁo"),
+    "one": ("vˈan", "wˈan", "wˈɔn", "ʊˈan", "wˈɑŋ"),
+    "two": ("tˈuː", "tˈʊu", "tˈy"),
+    "three": ("sɹˈi", "tɹˈi", "fɹˈi", "sʁˈi", "θɾˈiː", "zɹˈi"),
+    "four": ("fˈɔɐ", "fˈoɹ", "fˈɔʁ", "fˈoə", "fˈɔː"),
+    "five": ("fˈaɪf", "fˈIf", "fˈaɪv", "fˈaɪ", "pˈIv"),
+    "six": ("sˈiks", "zˈɪks", "sˈɪkəs", "sˈɛks"),
+    "seven": ("zˈɛvən", "sˈɛfən", "sˈɛvɛn", "sˈɛbən", "sˈæven"),
+    "eight": ("ˈɛɪt", "ˈeːt", "ˈet", "ˈɛt", "hˈAt"),
+    "nine": ("nˈaɪn", "nˈaɪnə", "nˈaɪŋ", "nˈan"),
+}
+"""As people say them whose first language has other sounds."""
+ACCENTED = 0.5
+"""How many of the words that a blend says are said so."""
 FROM_IPA = (
     *(("aɪ", "I"), ("aʊ", "W"), ("eɪ", "A"), ("oʊ", "O"), ("əʊ", "O"), ("ɔɪ", "Y")),
     *(("tʃ", "ʧ"), ("dʒ", "ʤ"), ("ɚ", "əɹ"), ("r", "ɹ"), ("ɐ", "ə"), ("ː", ""), ("\u0329", "")),
@@ -96,12 +111,15 @@ def voice(kokoro: Kokoro, rng: random.Random, index: int) -> tuple[str, NDArray[
     return f"kokoro_{left}+{right}", np.asarray(blend, np.float32)
 
 
-def digit_strings(rng: random.Random) -> Iterator[tuple[str, str]]:
+def digit_strings(rng: random.Random, accented: float) -> Iterator[tuple[str, str]]:
     """Yield texts with phonemes: the ten digits in a random order, five at a time."""
     order = rng.sample(DIGITS, len(DIGITS))
     for words in (order[:5], order[5:]):
-        joint = rng.choice((", ", ", ", ". ", " "))
-        yield " ".join(words), joint.join(rng.choice(PHONEMES[word]) for word in words) + "."
+        joint = rng.choice((", ", ". ", ". ", "! ", "? ", " "))
+        said = [
+            rng.choice((FOREIGN if rng.random() < accented else PHONEMES)[word]) for word in words
+        ]
+        yield " ".join(words), joint.join(said) + (joint.strip(" ,") or ".")
 
 
 def sentence(rng: random.Random, texts: list[str]) -> tuple[str, str]:
@@ -123,7 +141,7 @@ def clips(
     rng.shuffle(order)
     for index in track(order, "speaking"):
         name, style = voice(kokoro, rng, index)
-        spoken = list(digit_strings(rng))
+        spoken = list(digit_strings(rng, ACCENTED if index >= len(kokoro.voices) else 0.0))
         if rng.random() < SENTENCES:
             spoken.append(sentence(rng, texts))
         for text, phonemes in spoken:
@@ -136,9 +154,9 @@ def main(
     kokoro: Annotated[Path, typer.Option(help="Folder with Kokoro's model and voices.")],
     root: Annotated[Path, typer.Option(help="Folder with sentences.txt.xz.")],
     cache: Annotated[Path, typer.Option(help="Folder for prepared audio.")],
-    count: Annotated[int, typer.Option(help="How many voices.")] = 220,
+    count: Annotated[int, typer.Option(help="How many voices.")] = 640,
 ) -> None:
-    """Speak the ten digits in many voices; about ten minutes on one core."""
+    """Speak the ten digits in many voices; about half an hour on one core."""
     with lzma.open(root / "sentences.txt.xz", "rt", encoding="utf-8") as file:
         texts = [line.strip() for _, line in zip(range(5_000), file, strict=False)]
     texts = [text for text in texts if len(text) < 60]
