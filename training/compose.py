@@ -22,11 +22,11 @@ from training.targets import Spoken
 
 SOURCES = (
     # source, share of short and of longer utterances, slowest and fastest
-    ("fsdd", 0.30, 0.16, (0.75, 1.33)),
+    ("fsdd", 0.24, 0.14, (0.75, 1.33)),
     ("cuts", 0.24, 0.20, (0.78, 1.25)),
     ("mosaic", 0.16, 0.24, (0.78, 1.25)),
     ("tts", 0.10, 0.06, (0.8, 1.25)),
-    ("voices", 0.25, 0.16, (0.78, 1.28)),
+    ("voices", 0.34, 0.20, (0.75, 1.3)),
     ("strings", 0.0, 0.14, (0.75, 1.3)),
     ("tts strings", 0.0, 0.12, (0.8, 1.25)),
 )

@@ -54,14 +54,14 @@ def strength_at(step: int) -> float:
 
 
 def choose_frames(rng: random.Random, step: int) -> int:
-    """Return the frames of a batch: a third single words, most up to 8 s, a few up to 30 s.
+    """Return the frames of a batch: two in five single words, most up to 8 s, a few up to 30 s.
 
     It begins with short ones, from which a model learns to listen several times as fast.
     """
     frames: float
     draw = rng.random()
     longest = next((frames for until, frames in LESSONS if step < until), MAX_FRAMES)
-    if draw < 0.34:
+    if draw < 0.4:
         frames = ROUNDING_FRAMES * rng.choice((1, 1, 1, 2))
     elif longest < MAX_FRAMES:
         frames = rng.uniform(64, longest)
