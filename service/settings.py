@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         description="arithmetic on a CPU, for weights in float32: `plain` is torch's own kernels,"
         " `packed` the same in float32 on weights laid out for this CPU, `bfloat16` linears,"
         " attention and window memory in bfloat16, `mixed` the same with the LM head in 8-bit"
-        " integers; `auto` is `packed` on x86-64, else `plain`",
+        " integers; `auto` is `plain`, the only one whose memory does not grow",
     )
     threads: CountOrAuto = Field(
         default=0, description="torch's CPU threads; 0 is the CPUs it may use"
