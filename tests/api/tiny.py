@@ -59,5 +59,5 @@ def random_model(config: WhisperConfig) -> WhisperModel:
                 scale = 0.6 if "embedding" in name else 0.2
                 parameter.normal_(0, scale, generator=generator)
             elif name.endswith("bias"):  # torch draws them unseeded
-                parameter.uniform_(-0.1, 0.1, generator=generator)
+                parameter.zero_()
     return model
