@@ -130,7 +130,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
     serving = Serving(
         engine,
         Transcriber(
-            _facts(checkpoint, runner.config.rows),
+            facts_of(checkpoint, runner.config.rows),
             checkpoint.tokenizer,
             LogMelSpectrogram(model.config.n_mels).maximum,
             SpeechModels(),
@@ -164,7 +164,8 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
     try:
         model = build_model(checkpoint, device=device, dtype=dtype)
         pack(model, numerics)
-        runner = ModelRunner(model, _special_tokens(checkpoint), config, metrics)
+        special = SpecialTokens.of(checkpoint.tokenizer, checkpoint.config.n_vocab)
+        runner = ModelRunner(model, special, config, metrics)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             f"{device} cannot hold {checkpoint.name} in {settings.dtype} with "
@@ -181,21 +182,8 @@ def model_flow(checkpoint: Checkpoint) -> ModelFlow:
     return ModelFlow(report(file, flow, file=file.name), draw_svg(flow, title, below), text)
 
 
-def _special_tokens(checkpoint: Checkpoint) -> SpecialTokens:
-    tokenizer = checkpoint.tokenizer
-    return SpecialTokens(
-        eot=tokenizer.eot,
-        sot=tokenizer.sot,
-        no_speech=tokenizer.no_speech,
-        no_timestamps=tokenizer.no_timestamps,
-        timestamp_begin=tokenizer.timestamp_begin,
-        blank=tuple(tokenizer.blank_tokens),
-        n_vocab=checkpoint.config.n_vocab,
-        languages=tuple(tokenizer.languages.values()),
-    )
-
-
-def _facts(checkpoint: Checkpoint, rows: int) -> ModelFacts:
+def facts_of(checkpoint: Checkpoint, rows: int) -> ModelFacts:
+    """Return what transcriptions need to know of a model that is served with so many rows."""
     generation = checkpoint.generation
     return ModelFacts(
         name=checkpoint.name,

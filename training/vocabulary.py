@@ -10,16 +10,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from training.corpora import DIGITS
 
-SPECIALS = (
-    "<|endoftext|>",
-    "<|startoftranscript|>",
-    "<|translate|>",
-    "<|transcribe|>",
-    "<|startoflm|>",
-    "<|startofprev|>",
-    "<|nospeech|>",
-    "<|notimestamps|>",
+_NAMES = (
+    *("endoftext", "startoftranscript", "translate", "transcribe"),
+    *("startoflm", "startofprev", "nospeech", "notimestamps"),
 )
+SPECIALS = tuple(f"<|{name}|>" for name in _NAMES)
 TIMESTAMPS = tuple(f"<|{i * 0.02:.2f}|>" for i in range(1501))
 SECONDS_PER_TIMESTAMP = 0.02
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from service.text.tokenizer import WhisperTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,20 @@ class SpecialTokens:
     blank: tuple[int, ...]
     n_vocab: int
     languages: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, tokenizer: WhisperTokenizer, n_vocab: int) -> Self:
+        """Return those of a tokenizer, for a model whose logits are `n_vocab` wide."""
+        return cls(
+            eot=tokenizer.eot,
+            sot=tokenizer.sot,
+            no_speech=tokenizer.no_speech,
+            no_timestamps=tokenizer.no_timestamps,
+            timestamp_begin=tokenizer.timestamp_begin,
+            blank=tuple(tokenizer.blank_tokens),
+            n_vocab=n_vocab,
+            languages=tuple(tokenizer.languages.values()),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,16 +21,7 @@ def tiny_parts(tokenizer: WhisperTokenizer, *, rows: int = 4, encode_batch: int 
         n_vocab=tokenizer.n_vocab, n_text_ctx=64, n_text_head=2, n_text_layer=2, n_text_ffn=128,
     )  # fmt: skip
     model = random_model(config)
-    special = SpecialTokens(
-        eot=tokenizer.eot,
-        sot=tokenizer.sot,
-        no_speech=tokenizer.no_speech,
-        no_timestamps=tokenizer.no_timestamps,
-        timestamp_begin=tokenizer.timestamp_begin,
-        blank=tokenizer.blank_tokens,
-        n_vocab=config.n_vocab,
-        languages=tuple(tokenizer.languages.values()),
-    )
+    special = SpecialTokens.of(tokenizer, config.n_vocab)
     # Up to 4 rows are padded to 4, always the same shape: more need what the probe settles on.
     settings = RunnerConfig(rows, rows, encode_batch=encode_batch, probe=rows > 4)
     facts = ModelFacts(
