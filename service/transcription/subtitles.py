@@ -117,11 +117,14 @@ def lay_out(segments: Iterable[Sequence[TimedText]], layout: CueLayout) -> list[
 
 
 def _narrow(pieces: Sequence[TimedText], width: int) -> list[TimedText]:
-    """Return the pieces; one that is wider than a line in parts, each with a share of its time."""
+    """Return the pieces; one that is wider than a line in parts, each with a share of its time.
+
+    NUL, which WebVTT has not, becomes the replacement character here, before anything is measured.
+    """
     narrow: list[TimedText] = []
     for piece in pieces:
         parts = [""]
-        for character in piece.text:
+        for character in piece.text.replace("\0", "\ufffd"):
             if columns((parts[-1] + character).strip()) > width and parts[-1].strip():
                 parts.append("")
             parts[-1] += character
@@ -191,7 +194,7 @@ def _balanced(pieces: list[TimedText], width: int) -> list[str]:
 
 def _line(pieces: Iterable[TimedText]) -> str:
     text = "".join(piece.text for piece in pieces)
-    return " ".join(text.split()).replace("\0", "\ufffd")
+    return " ".join(text.split())
 
 
 def _ms(seconds: float) -> int:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import srt as srt_parser
 import webvtt
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.transcription.subtitles import (
@@ -152,6 +152,7 @@ def visible(text: str) -> str:
 
 
 @given(SEGMENTS, LAYOUTS)
+@example([[TimedText("00\0", 0, 0)]], CueLayout(2, 1))
 def test_cues_are_in_order_within_their_limits_and_lose_nothing(
     segments: list[list[TimedText]], layout: CueLayout
 ) -> None:
