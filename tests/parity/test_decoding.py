@@ -109,16 +109,7 @@ def ours(request: pytest.FixtureRequest, tmp_path: Path, recorded: Any) -> Ours:
     (tmp_path / "tokenizer.json").write_text(json.dumps(definition), encoding="utf-8")
     checkpoint = load_checkpoint(tmp_path / "model.pt", tokenizer=str(tmp_path / "tokenizer.json"))
     tokenizer = checkpoint.tokenizer
-    special = SpecialTokens(
-        eot=tokenizer.eot,
-        sot=tokenizer.sot,
-        no_speech=tokenizer.no_speech,
-        no_timestamps=tokenizer.no_timestamps,
-        timestamp_begin=tokenizer.timestamp_begin,
-        blank=tokenizer.blank_tokens,
-        n_vocab=shape.n_vocab,
-        languages=tuple(tokenizer.languages.values()),
-    )
+    special = SpecialTokens.of(tokenizer, shape.n_vocab)
     heads = checkpoint.generation.alignment_heads
     config = RunnerConfig(20, ROWS, 4, Padding.MEL, probe=False, alignment_heads=heads)
     return Ours(shape, tokenizer, ModelRunner(build_model(checkpoint), special, config))

@@ -92,16 +92,7 @@ def served(checkpoint: Checkpoint, folder: Path, rows: int) -> Served:
         folder / "model.pt", tokenizer=str(write_tokenizer(folder, checkpoint))
     )
     tokenizer, config = loaded.tokenizer, loaded.config
-    special = SpecialTokens(
-        eot=tokenizer.eot,
-        sot=tokenizer.sot,
-        no_speech=tokenizer.no_speech,
-        no_timestamps=tokenizer.no_timestamps,
-        timestamp_begin=tokenizer.timestamp_begin,
-        blank=tokenizer.blank_tokens,
-        n_vocab=config.n_vocab,
-        languages=tuple(tokenizer.languages.values()),
-    )
+    special = SpecialTokens.of(tokenizer, config.n_vocab)
     settings = RunnerConfig(rows, rows, encode_batch=1, probe=rows > 4)
     facts = ModelFacts(
         name=checkpoint.shape.name,

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from service.decoding.params import SequenceParams
@@ -18,11 +16,6 @@ from tests.unit.transcription.scenario import (
     transcribe,
 )
 from tests.unit.transcription.scripted import Figures, ScriptedRunner
-
-
-@pytest.fixture(scope="module")
-def english(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer(languages=())
 
 
 def sure_from(temperature: float, no_speech_prob: float = 0.0) -> Figures:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -23,11 +23,6 @@ from tests.unit.transcription.scenario import (
 from tests.unit.transcription.scripted import ScriptedRunner
 
 ON = TranscriptionParams(vad=Vad.ON, condition_on_previous_text=False)
-
-
-@pytest.fixture(scope="module")
-def english(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer(languages=())
 
 
 def never(window: WindowInput, params: SequenceParams) -> Sequence[int]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from service.errors import InvalidRequest
@@ -9,16 +7,6 @@ from service.text.tokenizer import WhisperTokenizer
 from service.transcription.checks import check as check_for
 from service.transcription.params import ModelFacts, TranscriptionParams
 from service.transcription.prompts import PreviousText, SequencePlan
-
-
-@pytest.fixture(scope="module")
-def multilingual(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def english(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer(languages=())
 
 
 def facts(tokenizer: WhisperTokenizer) -> ModelFacts:

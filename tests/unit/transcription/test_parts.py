@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
@@ -38,16 +36,6 @@ from tests.unit.transcription.scenario import (
     transcribe,
 )
 from tests.unit.transcription.scripted import ScriptedRunner
-
-
-@pytest.fixture(scope="module")
-def english(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer(languages=())
-
-
-@pytest.fixture(scope="module")
-def multilingual(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer()
 
 
 def languages(tokens: WhisperTokenizer, code: str) -> LanguageProbabilities:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
@@ -41,11 +41,6 @@ from tests.unit.transcription.scenario import (
     until,
 )
 from tests.unit.transcription.scripted import ScriptedRunner
-
-
-@pytest.fixture(scope="module")
-def english(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer(languages=())
 
 
 def test_parts_are_decoded_at_once_and_told_in_order(english: WhisperTokenizer) -> None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pytest
-
 from service.decoding.params import AlignParams, SequenceParams
 from service.decoding.words import Alignment
 from service.engine.types import WindowInput
@@ -13,11 +11,6 @@ from tests.unit.transcription.scenario import done_of, in_turn, recording, spoke
 from tests.unit.transcription.scripted import ScriptedRunner
 
 WORDS = TranscriptionParams(word_timestamps=True)
-
-
-@pytest.fixture(scope="module")
-def english(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer(languages=())
 
 
 def aligned(starts_s: Sequence[float]) -> Callable[[AlignParams], Alignment]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -34,16 +33,6 @@ from tests.unit.transcription.scenario import (
     until,
 )
 from tests.unit.transcription.scripted import ScriptedRunner
-
-
-@pytest.fixture(scope="module")
-def multilingual(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def english(make_tokenizer: Callable[..., WhisperTokenizer]) -> WhisperTokenizer:
-    return make_tokenizer(languages=())
 
 
 def test_a_short_recording_is_one_window(english: WhisperTokenizer) -> None:
