@@ -7,11 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from service.text.tokenizer import WhisperTokenizer
 from service.text.vocabulary import byte_alphabet
 
 REPOSITORY = Path(__file__).parents[1]
+
+# Hypothesis would fail an example that takes 200 ms, which any does on a busy machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,6 @@ def test_every_answer_is_as_described(live: LiveServer, path: str, mode: Generat
 
         @settings(
             max_examples=EXAMPLES["POST" if operation.method.upper() == "POST" else "GET"],
-            deadline=None,
             derandomize=True,
             database=None,
             phases=[Phase.generate],

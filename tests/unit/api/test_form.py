@@ -33,7 +33,7 @@ def encoded(
     return request.headers["content-type"], request.read()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=300), st.integers(1, 400))
 def test_a_file_arrives_whole_however_the_body_is_cut(file: bytes, size: int) -> None:
     content_type, body = encoded({"language": "en"}, file)
@@ -103,7 +103,7 @@ def test_a_long_field_is_refused_while_it_arrives() -> None:
         read(BOUNDARY, head + b"x" * 101, size=50)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=200), st.integers(1, 64))
 def test_no_body_does_anything_but_parse_or_be_refused(body: bytes, size: int) -> None:
     for prefix in (b"", b"--b\r\n", b'--b\r\nContent-Disposition: form-data; name="file"\r\n'):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.audio import wav as parser
@@ -49,7 +49,6 @@ def reference_samples(data: bytes) -> list[float]:
     ]
 
 
-@settings(deadline=None)
 @given(
     payload=st.binary(max_size=600),
     n_channels=st.integers(1, 8),
@@ -67,7 +66,6 @@ def test_any_file_of_the_standard_library_reads_the_same(
     assert read(data) == pytest.approx(reference_samples(data), abs=1e-7)
 
 
-@settings(deadline=None)
 @given(
     payload=st.binary(min_size=8, max_size=200),
     changes=st.lists(st.tuples(st.integers(0, 250), st.integers(0, 255)), max_size=12),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.audio.windows import SeekPlanner, Window, extract, total_frames
@@ -20,7 +20,6 @@ def test_no_sample_is_no_recording() -> None:
         total_frames(0)
 
 
-@settings(deadline=None)
 @given(
     n_frames=st.integers(1, 20_000),
     max_frames=st.integers(1, 3000),
@@ -46,7 +45,6 @@ def test_windows_of_any_progress_cover_every_frame_and_end(
     assert covered == n_frames
 
 
-@settings(deadline=None)
 @given(
     n_frames=st.integers(1, 5000),
     max_frames=st.integers(100, 3000),
@@ -92,7 +90,6 @@ def test_clips_out_of_order_are_refused(clips: list[tuple[int, int]]) -> None:
         SeekPlanner(100, 100, clips)
 
 
-@settings(deadline=None)
 @given(
     n_samples=st.integers(1, 3000),
     start_frame=st.integers(0, 20),

@@ -181,7 +181,7 @@ _SECOND = {"count": 32, "metadata_offset": 64, "metadata_size": 32, "index_offse
            "data_offset": 64}  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     flags=st.integers(0, 0xFFFF),
     header=_fields(_SECOND),
@@ -196,7 +196,7 @@ def test_whatever_a_second_layout_says_is_refused_or_lies_in_the_file(
     _assert_refused_or_within(tmp_path / "model.apr", content)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     quantization=st.integers(0, 4),
     row=_fields({"offset": 64, "size": 64, "n": 64, "n_dims": 8}),

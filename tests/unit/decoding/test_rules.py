@@ -75,7 +75,7 @@ def assert_same(filtered: Tensor, expected: list[float], where: str) -> None:
     assert filtered.tolist() == pytest.approx(expected), where
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows(), st.floats(0.5, 4.0))
 def test_rules_are_the_references_for_every_row_and_step(
     batch: list[tuple[SequenceParams, int]], spread: float

@@ -178,7 +178,7 @@ def check(core: Scheduler, open_windows: list[int]) -> None:
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestScheduler.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 def test_burst_starts_no_more_than_the_encoder_batch_between_two_steps() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.text import StreamingDetokenizer, WhisperTokenizer
@@ -10,7 +10,6 @@ from service.text import StreamingDetokenizer, WhisperTokenizer
 Make = Callable[..., WhisperTokenizer]
 
 
-@settings(deadline=None)
 @given(text=st.text())
 def test_no_push_ever_ends_within_a_character(make_tokenizer: Make, text: str) -> None:
     tokenizer = make_tokenizer()
@@ -21,7 +20,6 @@ def test_no_push_ever_ends_within_a_character(make_tokenizer: Make, text: str) -
     assert detokenizer.flush() == ""
 
 
-@settings(deadline=None)
 @given(raw=st.lists(st.integers(0, 255), max_size=40))
 @example(raw=[0xED, 0xA0, 0x80])
 @example(raw=[0xF0, 0x9F, 0x98])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -72,7 +72,6 @@ def test_a_missing_special_token_is_named(make_tokenizer: Make, text: str) -> No
         WhisperTokenizer(_without(_definition(make_tokenizer), text))
 
 
-@settings(deadline=None)
 @given(text=st.text())
 def test_text_comes_back_from_its_tokens(make_tokenizer: Make, text: str) -> None:
     tokenizer = make_tokenizer()
@@ -98,7 +97,6 @@ def test_decoding_leaves_out_special_tokens_and_timestamps(make_tokenizer: Make)
     assert tokenizer.token_bytes(tokenizer.n_vocab + 5) == b""
 
 
-@settings(deadline=None)
 @given(raw=st.lists(st.integers(0, 255), max_size=30))
 def test_malformed_bytes_decode_as_the_tokenizers_library_decodes_them(
     make_tokenizer: Make, raw: list[int]

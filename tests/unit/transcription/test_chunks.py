@@ -80,7 +80,7 @@ def test_chunks_lie_in_clips() -> None:
 spoken = st.lists(st.tuples(st.floats(0.2, 40), st.floats(0.2, 20)), min_size=1, max_size=5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(lengths=spoken, max_s=st.sampled_from([2, 7, 30]))
 def test_chunks_follow_one_another_are_short_enough_and_hold_all_speech(
     lengths: list[tuple[float, float]], max_s: int
