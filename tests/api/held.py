@@ -6,16 +6,16 @@ A test's servers run in this process: their threads, descriptors and children ar
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from tests.api.live import LiveServer, until
 
-THREADS = Path("/proc/self/task")
 DESCRIPTORS = Path("/proc/self/fd")
 POOLED = ("asyncio_", "listening_")
 """Threads that wait in asyncio's own pool, and a server's, for the next call: they are kept."""
@@ -62,18 +62,9 @@ def held() -> Held:
     return Held(
         Counter(NUMBER.sub("", name) for name in names),
         kinds,
-        _children(),
+        len(psutil.Process().children()),
         sum(len(asyncio.all_tasks(server.loop)) for server in LiveServer.running),
     )
-
-
-def _children() -> int:
-    """Return the number of this process's children; a thread that has just ended has none."""
-    found = 0
-    for task in THREADS.iterdir() if THREADS.exists() else ():
-        with contextlib.suppress(OSError):
-            found += len((task / "children").read_text().split())
-    return found
 
 
 def at_rest() -> Held:
