@@ -26,8 +26,13 @@ def give(page: Page) -> None:
 
 def without_words(page: Page) -> None:
     """Leave the times of words out, once the page knows what the service can do."""
-    expect(page.locator("[data-option=temperature]")).not_to_have_attribute("hidden", "")
+    once_it_knows(page)
     page.locator("[name=word_timestamps]").evaluate("box => { box.checked = false; }")
+
+
+def once_it_knows(page: Page) -> None:
+    """Wait for the page to offer what the service can do, which it asks when it is opened."""
+    expect(page.locator("[data-option=temperature]")).not_to_have_attribute("hidden", "")
 
 
 def in_state(page: Page, state: str) -> None:

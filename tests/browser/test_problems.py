@@ -21,7 +21,7 @@ from tests.api.live import (
     wav,
 )
 from tests.browser.conftest import OpenPage
-from tests.browser.steps import FILE, give, in_state, payload
+from tests.browser.steps import FILE, give, in_state, once_it_knows, payload
 from tests.browser.talking import RECORDING, Talk
 
 
@@ -52,10 +52,8 @@ def test_what_need_not_be_sent_is_refused_at_once(
     talking: LiveServer, open_page: OpenPage, size: int, title: str, text: str
 ) -> None:
     page = open_page(talking)
-    file = payload("long.wav", bytes(size))
-    with page.expect_response("**/web/facts.json"):
-        page.reload()
-    page.set_input_files("#file", files=[file])
+    once_it_knows(page)
+    page.set_input_files("#file", files=[payload("long.wav", bytes(size))])
     in_state(page, "failed")
     shown = problem(page)
     assert title in shown[0]
