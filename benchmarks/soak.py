@@ -30,12 +30,13 @@ from benchmarks.own import OwnService, own_service
 from benchmarks.recordings import recordings
 from benchmarks.traffic import Traffic
 from benchmarks.vitals import Vitals
+from service.api.deps import IDLE_S
 
 ROUND_S = 20.0
 SETTLE_S = 60.0
 """In which a service that rests has to be as it was."""
 WARM_UP_S = 240.0
-"""Of traffic that pass before memory is judged: the allocator's pools fill."""
+"""Of traffic that pass before memory is judged: what is made once has been made by then."""
 LEAST_RESTS = 10
 """Fewer than these say nothing about how memory grows."""
 MAX_SLOPE_MB_PER_MIN = 0.5
@@ -99,13 +100,18 @@ async def one_round(traffic: Traffic, clients: int, until_s: float) -> None:
 
 
 def at_rest(own: OwnService, client: httpx.Client, before: Vitals | None) -> Vitals:
-    """Return the service's vitals as soon as they are what they were, or when it had its time."""
+    """Return the service's vitals as soon as they are what they were, or when it had its time.
+
+    Then it is left alone for as long as it takes to see that nothing is to be done, and to give
+    memory back.
+    """
     deadline = time.monotonic() + SETTLE_S
     while True:
         now = vitals.look(own.pid, vitals.ask(client))
         settled = not now.beyond(before) if before else _is_still(now, own, client)
         if settled or time.monotonic() > deadline:
-            return now
+            time.sleep(2 * IDLE_S)
+            return vitals.look(own.pid, vitals.ask(client))
         time.sleep(0.25)
 
 

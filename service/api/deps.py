@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 
 from service.api.admission import AudioBudget
+from service.api.idle import Idle
 from service.api.keys import ApiKeys
 from service.engine.engine import Engine, EngineState
 from service.errors import EngineDead, EngineDraining, EngineStarting, ServiceError
+from service.memory import give_back
 
 if TYPE_CHECKING:
     from service.audio.decode import AudioDecoder
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from service.transcription.transcriber import Transcriber
 
 logger = logging.getLogger(__name__)
+
+IDLE_S = 1.0
+"""Without work until memory is given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ class Services:
         self.audio_budget = AudioBudget(
             config.max_queue_audio_s, metrics.queue_audio_seconds, self._retry_after_s
         )
+        self.idle = Idle(give_back, IDLE_S)
         self.serving: Serving | None = None
         self.failure: BaseException | None = None
         self._load = load

@@ -6,6 +6,7 @@ a refused body, and reports the end.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -41,7 +42,7 @@ class RequestScope:
         wire = _Wire(record, self._services, headers, receive, send)
         token = logs.request_id.set(record.id)
         try:
-            with record.resources:
+            with record.resources, self._at_work(scope):
                 await self._serve(scope, wire, record)
         finally:
             report(record, self._services.metrics, scope["method"], _endpoint(scope))
@@ -49,6 +50,10 @@ class RequestScope:
             # An error holds the frames that it passed, and they the upload and this record: without
             # the circle, all of that is free now and not when the collector happens to run.
             record.error = scope["state"][REFUSAL] = None
+
+    def _at_work(self, scope: Scope) -> AbstractContextManager[None]:
+        """Return what to be in for the time of a request; probes do not count as work."""
+        return self._services.idle if scope["method"] == "POST" else nullcontext()
 
     async def _serve(self, scope: Scope, wire: _Wire, record: RequestRecord) -> None:
         try:
