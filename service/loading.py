@@ -15,7 +15,7 @@ import torch
 
 from service import __version__
 from service.api.deps import ModelFlow, Serving
-from service.audio.mel import LogMelSpectrogram
+from service.audio.mel import HOP_LENGTH, SAMPLE_RATE, LogMelSpectrogram
 from service.audio.vad import SpeechModels
 from service.checkpoints.checkpoint import Checkpoint, build_model
 from service.checkpoints.load import load_checkpoint
@@ -40,6 +40,8 @@ from service.transcription.transcriber import Transcriber
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUDIO_CONTEXT_STEP = 64
+"""Mel frames to whose multiples shorter windows are rounded up: whole tiles of every kernel."""
 _LEAST_ROWS = 8
 """A beam search of usual width fits, however few windows there are."""
 _MOST_HYPOTHESES = 16
@@ -155,6 +157,7 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
         keep_sums_whole()
     torch.set_num_threads(settings.threads or available_cpus())
     checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
+    checkpoint = with_audio_context(checkpoint, settings.audio_context_s)
     config = RunnerConfig(
         windows=settings.window_slots,
         rows=settings.decoder_rows or max(_LEAST_ROWS, 2 * settings.window_slots),
@@ -172,6 +175,29 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
             f"{config.windows} window slots and {config.rows} decoder rows: {error}"
         ) from error
     return checkpoint, runner
+
+
+def with_audio_context(checkpoint: Checkpoint, shortest_s: float) -> Checkpoint:
+    """Return a checkpoint whose windows are as short as their audio, but not shorter than this.
+
+    One that was trained on windows of any length has them as short as they come, as before.
+    """
+    config = checkpoint.config
+    shortest_frames = round(shortest_s * SAMPLE_RATE / HOP_LENGTH)
+    if shortest_frames >= config.max_frames:
+        return checkpoint
+    if config.window_rounding_frames:
+        logger.warning(
+            "audio_context_s=%g changes nothing: %s takes windows of any length",
+            shortest_s, checkpoint.name,
+        )  # fmt: skip
+        return checkpoint
+    shorter = dataclasses.replace(
+        config,
+        window_rounding_frames=AUDIO_CONTEXT_STEP,
+        shortest_window_frames=shortest_frames,
+    )
+    return dataclasses.replace(checkpoint, config=shorter)
 
 
 def model_flow(checkpoint: Checkpoint) -> ModelFlow:

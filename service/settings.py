@@ -77,6 +77,13 @@ class Settings(BaseSettings):
         " attention and window memory in bfloat16, `mixed` the same with the LM head in 8-bit"
         " integers; `auto` is `plain`, the only one whose memory does not grow",
     )
+    audio_context_s: float = Field(
+        default=30,
+        ge=1,
+        le=30,
+        description="the shortest window that a model trained on windows of 30 s is given: a"
+        " shorter recording takes less time, and its text may be worse; 30 pads as in training",
+    )
     threads: CountOrAuto = Field(
         default=0, description="torch's CPU threads; 0 is the CPUs it may use"
     )

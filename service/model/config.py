@@ -7,7 +7,7 @@ from dataclasses import dataclass
 FRAMES_PER_POSITION = 2
 """conv2 has stride 2: one encoder position is two mel frames, 20 ms of audio."""
 
-_MAY_BE_ZERO = ("window_rounding_frames", "separate_head")
+_MAY_BE_ZERO = ("window_rounding_frames", "shortest_window_frames", "separate_head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class WhisperConfig:
         window_rounding_frames: 0 for a model that was trained on windows padded to 30 s. Otherwise
             the model takes windows of any length, rounded up with silence to a multiple of this
             many mel frames, which is the rounding that it was trained with.
+        shortest_window_frames: where windows are rounded up, the least that one is rounded to.
         separate_head: whether the LM head has weights of its own; it is the token embedding in
             every released Whisper.
 
@@ -44,6 +45,7 @@ class WhisperConfig:
     n_text_layer: int
     n_text_ffn: int
     window_rounding_frames: int = 0
+    shortest_window_frames: int = 0
     separate_head: bool = False
 
     def __post_init__(self) -> None:
@@ -71,5 +73,5 @@ class WhisperConfig:
         if not self.window_rounding_frames:
             return self.max_frames
         step = self.window_rounding_frames
-        rounded = -(-max(content_frames, 1) // step) * step
+        rounded = -(-max(content_frames, self.shortest_window_frames, 1) // step) * step
         return min(rounded, self.max_frames)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from service.build import api_config, build_services, created_s, model_name, model_source
+from service.checkpoints import load_checkpoint
+from service.checkpoints.hf import save_hf_folder
 from service.engine.engine import EngineState
 from service.errors import DeviceError
 from service.loading import (
@@ -20,9 +25,14 @@ from service.loading import (
     choose_dtype,
     keep_sums_whole,
     load_serving,
+    with_audio_context,
 )
 from service.metrics import Metrics
+from service.model import WhisperModel
 from service.settings import Settings
+from service.text.tokenizer import WhisperTokenizer
+from service.transcription.params import TranscriptionParams, Vad
+from tests.unit.engine.models import small_config
 
 
 def test_the_builtin_model_is_a_folder_like_any_other() -> None:
@@ -81,6 +91,52 @@ async def _load(**settings: Any) -> None:
 def test_numerics_that_the_device_has_not_are_an_error_that_says_why() -> None:
     with pytest.raises(DeviceError, match=r"numerics mixed: .* not bfloat16"):
         asyncio.run(_load(device="cpu", dtype="bfloat16", numerics="mixed"))
+
+
+@pytest.fixture
+def full_windows(tmp_path: Path, make_tokenizer: Callable[..., WhisperTokenizer]) -> str:
+    """A folder with a small model that was trained on windows of 30 s, so its file says."""
+    tokenizer = make_tokenizer()
+    config = replace(small_config(n_audio_ctx=1500), n_vocab=tokenizer.n_vocab)
+    save_hf_folder(tmp_path, WhisperModel(config).state_dict(), config, tokenizer=tokenizer)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(30.0, 3000), (5.0, 512), (1.0, 192)])
+def test_an_audio_context_shortens_the_windows_of_a_model_that_had_them_full(
+    full_windows: str, monkeypatch: pytest.MonkeyPatch, seconds: float, frames: int
+) -> None:
+    encoded: list[int] = []
+    encode = WhisperModel.encode
+
+    def watched(model: WhisperModel, mel: torch.Tensor) -> torch.Tensor:
+        encoded.append(mel.shape[-1])
+        return encode(model, mel)
+
+    monkeypatch.setattr(WhisperModel, "encode", watched)
+
+    async def main() -> None:
+        settings = Settings(audio_context_s=seconds, window_slots=1)
+        serving = await load_serving(settings, full_windows, Metrics())
+        params = TranscriptionParams(language="en", vad=Vad.OFF)
+        samples = np.random.default_rng(0).standard_normal(30_000).astype(np.float32)
+        session = serving.engine.session()
+        transcription = serving.transcriber.open(samples, params, session, request_id="one")
+        await transcription.result()
+        transcription.close()
+        await serving.engine.stop(0.0)
+
+    asyncio.run(main())
+    assert encoded[-1] == frames
+
+
+def test_an_audio_context_changes_nothing_where_windows_are_short_already(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    builtin = load_checkpoint(model_source(Settings()))
+    assert with_audio_context(builtin, 5.0) is builtin
+    assert "changes nothing" in caplog.text
+    assert with_audio_context(builtin, 30.0) is builtin
 
 
 def test_a_dtype_by_name_is_that_dtype() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,6 +25,20 @@ def model() -> WhisperModel:
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.3, generator=generator)
     return model
+
+
+@pytest.mark.parametrize(
+    ("rounding", "shortest", "content", "frames"),
+    [
+        (0, 0, 1, 128), (0, 0, 128, 128), (8, 0, 1, 8), (8, 0, 9, 16), (8, 0, 127, 128),
+        (8, 30, 1, 32), (8, 30, 32, 32), (8, 30, 33, 40), (48, 0, 100, 128),
+    ],
+)  # fmt: skip
+def test_a_window_is_as_long_as_its_content_rounded_up_unless_the_model_wants_it_full(
+    rounding: int, shortest: int, content: int, frames: int
+) -> None:
+    config = replace(CONFIG, window_rounding_frames=rounding, shortest_window_frames=shortest)
+    assert config.window_frames(content) == frames
 
 
 def mel(n_windows: int, n_frames: int) -> torch.Tensor:
