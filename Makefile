@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A tool with many dependencies of its own, kept out of what is tested.
 AUDIT := $(VENV)/audit
+# The engines that `make bench-peers` compares with, and what they need.
+PEERS := $(VENV)/peers
 # Old versions of OpenAI's client, each with what it needs, for the tests of the API.
 SDKS := $(VENV)/openai-1.0.0 $(VENV)/openai-1.68.0
 STAMP := $(VENV)/.earshot-installed
@@ -19,7 +21,7 @@ MINUTES ?= 20
 COUNT ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sdks serve test test-browser check format bench soak fuzz audit manifests clean
+.PHONY: help setup sdks serve test test-browser check format bench bench-peers soak fuzz audit manifests clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -62,6 +64,17 @@ format: $(STAMP) ## Format the code and mend what lint can mend
 
 bench: $(STAMP) ## Load a real server with 1 to 64 clients; ARGS="--random-tiny --requests 16"
 	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+bench-peers: $(STAMP) $(PEERS)/bin/.complete ## Beside faster-whisper, whisper.cpp and others; ARGS="--size tiny"
+	@$(BIN)/python -m benchmarks.peers.run --peers $(PEERS) $(ARGS)
+
+# pywhispercpp from its source, so that whisper.cpp is built for this CPU: needs cmake and a compiler.
+$(PEERS)/bin/.complete: benchmarks/peers/requirements.txt | $(STAMP)
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	GGML_NATIVE=ON $(PEERS)/bin/python -m pip install --quiet --no-binary pywhispercpp --requirement benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet 'setuptools<81' wheel
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --no-build-isolation openai-whisper==20250625
+	@touch $@
 
 soak: $(STAMP) ## Soak a service in every kind of request; MINUTES=20
 	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)

@@ -1,0 +1,1 @@
+"""Earshot beside other Whisper engines, on the same weights, audio and machine."""

@@ -1,0 +1,164 @@
+"""Servers that take part: ours and the peers', as processes.
+
+Knows nothing about what is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+from benchmarks.own import own_service
+from benchmarks.peers.checkpoint import EOT
+
+SERVE = Path(__file__).with_name("serve.py")
+OURS = "Earshot"
+OPTIONS = {
+    "language": "en", "temperature": "0", "without_timestamps": "true", "vad": "off",
+    "stream": "true",
+}  # fmt: skip
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A server that runs.
+
+    Attributes:
+        name: of the engine and how it is set.
+        url: where it listens.
+        pid: its process.
+        start_s: from its start until it was ready.
+    """
+
+    name: str
+    url: str
+    pid: int
+    start_s: float
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it speaks Earshot's interface."""
+        return self.name.startswith(OURS)
+
+    @property
+    def peak_mb(self) -> float:
+        """The most resident memory that its process has had."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one request got.
+
+    Attributes:
+        tokens: of the text.
+        first_s: until the first of them was known to the client.
+        whole_s: until the last was.
+    """
+
+    tokens: list[int]
+    first_s: float
+    whole_s: float
+
+
+@contextlib.contextmanager
+def ours(name: str, model: Path, numerics: str, threads: int) -> Iterator[Contestant]:
+    """Run our service on a model."""
+    variables = {
+        "EARSHOT_MODEL": str(model), "EARSHOT_NUMERICS": numerics,
+        "EARSHOT_THREADS": str(threads),
+    }  # fmt: skip
+    began = time.perf_counter()
+    with own_service(Console(stderr=True), variables) as service:
+        yield Contestant(name, service.url, service.pid, time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def peer(
+    python: Path, folder: Path, name: str, replicas: int, threads: int
+) -> Iterator[Contestant]:
+    """Run a peer behind the smallest server.
+
+    Raises:
+        RuntimeError: if it ends before it is ready.
+    """
+    # A pywhispercpp that was built here looks for its libraries where the loader does.
+    libraries = next(python.parents[1].glob("lib/python*/site-packages"))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "LD_LIBRARY_PATH": str(libraries),
+    }
+    began = time.perf_counter()
+    command = [str(python), str(SERVE), str(folder), name, str(replicas), str(threads)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        if not port.isdigit():
+            raise RuntimeError(f"{name} did not start: it printed {port!r}")
+        label = f"{name}, {replicas} x {threads} thread{'s' * (threads > 1)}"
+        url = f"http://127.0.0.1:{port}"
+        yield Contestant(label, url, process.pid, time.perf_counter() - began)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ask(client: httpx.Client, contestant: Contestant, wav: bytes) -> Reply:
+    """Have a recording transcribed.
+
+    Raises:
+        httpx.HTTPError: if that fails.
+        RuntimeError: if our service says that it failed.
+    """
+    began = time.perf_counter()
+    if not contestant.is_ours:
+        answer = client.post(contestant.url, content=wav).raise_for_status()
+        took = time.perf_counter() - began
+        return Reply(answer.json(), took, took)
+    tokens, first = [], 0.0
+    request = client.stream(
+        "POST", f"{contestant.url}/transcribe", data=OPTIONS, files={"file": ("a.wav", wav)}
+    )
+    with request as response:
+        response.raise_for_status()
+        for line in response.iter_lines():
+            if not line.startswith("data: "):
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            if event["type"] == "error":
+                raise RuntimeError(f"{contestant.name}: {event}")
+            if event["type"] == "token" and event["token_id"] < EOT:
+                first = first or time.perf_counter() - began
+                tokens.append(event["token_id"])
+    return Reply(tokens, first, time.perf_counter() - began)
+
+
+def versions(python: Path) -> dict[str, str]:
+    """Return the versions of what takes part."""
+    names = [
+        "faster-whisper",
+        "ctranslate2",
+        "pywhispercpp",
+        "openai-whisper",
+        "transformers",
+        "torch",
+    ]
+    code = f"import importlib.metadata as m; print([m.version(n) for n in {names}])"
+    found = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    listed = [part.strip(" '\n") for part in found.stdout.strip().strip("[]").split(",")]
+    return dict(zip(names, listed, strict=True)) | {"python": sys.version.split()[0]}
