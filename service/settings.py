@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         description="arithmetic on a CPU, for weights in float32: `plain` is torch's own kernels,"
         " `packed` the same in float32 on weights laid out for this CPU, `bfloat16` linears,"
         " attention and window memory in bfloat16, `mixed` the same with the LM head in 8-bit"
-        " integers; `auto` is `plain`, the only one whose memory does not grow",
+        " integers; `auto` is `plain`",
     )
     audio_context_s: float = Field(
         default=30,

@@ -8,15 +8,20 @@ A row's result must not depend on its neighbours (docs/adr/0001-batch-invariance
 bfloat16 products have one order of summation for every number of rows, and sums of integers have
 none to choose, so those need no rows for padding; the start-up probe checks it.
 
+For each number of rows oneDNN makes a kernel, and keeps it. So products are computed over one of a
+few numbers of rows (`rounded`), or memory would grow with every length that requests bring.
+
 Knows nothing about requests.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from service.model.attention import SelfAttention
 from service.model.numerics import Numerics
@@ -28,6 +33,34 @@ _ZERO_POINT = 128
 """Activations are unsigned: oneDNN's kernels for signed ones are hundreds of times slower."""
 _QUERY_BLOCK = 250
 """Queries whose scores over 1500 keys are in the cache of a core together."""
+_PER_OCTAVE = 4
+"""Numbers of rows between one power of two and the next: a product is up to a quarter larger."""
+
+
+def rounded(n_rows: int, kept: int = 0) -> int:
+    """Return the number of rows that a product of so many is computed with.
+
+    Multiples of 4 become multiples of 4, which is what keeps their bits (docs/adr/0001). Which
+    number it is depends on nothing but the number of rows.
+
+    Args:
+        n_rows: one at least.
+        kept: a number that comes often; its multiples stay as they are.
+    """
+    if kept and n_rows % kept == 0:
+        return n_rows
+    step = max(1, (1 << n_rows.bit_length() - 1) // _PER_OCTAVE)
+    return -(-n_rows // step) * step
+
+
+def _over_rounded(product: Callable[[Tensor], Tensor], x: Tensor, kept: int = 0) -> Tensor:
+    """Apply a product to [... n_in] -> [... n_out], with zeros for the rows that are too many."""
+    rows = x.flatten(0, -2)
+    n_rows = rows.shape[0]
+    n_more = rounded(n_rows, kept) - n_rows
+    if n_more:
+        rows = pad(rows, (0, 0, 0, n_more))
+    return torch.unflatten(product(rows)[:n_rows], 0, x.shape[:-1])
 
 
 class PackedLinear(nn.Module):
@@ -37,18 +70,25 @@ class PackedLinear(nn.Module):
         weight: f32[n_out n_in].
         bias: f32[n_out], or None.
         dtype: to compute in.
+        kept: multiples of how many rows are not rounded.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, kept: int = 0
+    ) -> None:
         super().__init__()
         self._dtype = dtype
+        self._kept = kept
         self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), None)
         self._bias = None if bias is None else bias.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[... n_in] in any dtype -> [... n_out] in the weight's."""
+        return _over_rounded(self._product, x.to(self._dtype), self._kept)
+
+    def _product(self, rows: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.to(self._dtype), self._weight, self._bias, "none", [], ""
+            rows, self._weight, self._bias, "none", [], ""
         )
         return out
 
@@ -73,6 +113,9 @@ class Int8Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[n d_model] -> f32[n n_vocab]. A row that is not finite stays so, and its own."""
+        return _over_rounded(self._product, x)
+
+    def _product(self, x: Tensor) -> Tensor:
         scales = x.abs().amax(dim=-1, keepdim=True) / _LEVELS
         scales = scales.clamp_min(torch.finfo(torch.float32).tiny)
         integers = (x / scales).round_().add_(_ZERO_POINT).to(torch.uint8)
@@ -115,7 +158,7 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
     """
     if not numerics.is_packed:
         return
-    _pack_linears(model, numerics.dtype)
+    _pack_linears(model, numerics.dtype, model.config.n_audio_ctx)
     decoder = model.decoder
     head = decoder.token_embedding.weight if decoder.head is None else decoder.head
     if numerics.head == torch.int8:
@@ -130,9 +173,9 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
     model.numerics = numerics
 
 
-def _pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
+def _pack_linears(module: nn.Module, dtype: torch.dtype, kept: int) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            setattr(module, name, PackedLinear(child.weight, child.bias, dtype))
+            setattr(module, name, PackedLinear(child.weight, child.bias, dtype, kept))
         else:
-            _pack_linears(child, dtype)
+            _pack_linears(child, dtype, kept)

@@ -9,7 +9,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from service.model import KVCache, WhisperConfig, WhisperModel
 from service.model.numerics import PLAIN, Numerics, choose_numerics
-from service.model.packed import Int8Head, PackedLinear, attend_by_head, pack
+from service.model.packed import Int8Head, PackedLinear, attend_by_head, pack, rounded
 from service.model.probe import probe
 
 CPU = torch.device("cpu")
@@ -100,6 +100,35 @@ def test_packed_linear_is_a_linear(name: str) -> None:
         assert found.shape == (3, 5, 80)
         assert found.dtype == dtype
         assert relative_error(found, original(x)) < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_fill_a_product_up_are_not_seen(dtype: torch.dtype) -> None:
+    here("packed" if dtype == torch.float32 else "bfloat16")
+    product = PackedLinear(torch.randn(80, 96), torch.randn(80), dtype)
+    x = torch.randn(64, 96)
+    with torch.inference_mode():
+        expected = product(x)
+        for n_rows in (4, 8, 36, 44, 52, 60):  # of which the last four are computed as more
+            assert torch.equal(product(x[:n_rows]), expected[:n_rows])
+
+
+def test_rounded_numbers_of_rows_are_few_and_at_most_a_quarter_more() -> None:
+    numbers = [rounded(n) for n in range(1, 12_001)]
+    assert all(n <= found <= 1.25 * n for n, found in enumerate(numbers, start=1))
+    assert len(set(numbers)) < 55
+    assert numbers == sorted(numbers)
+    assert all(rounded(n) == n for n in numbers)
+
+
+def test_multiples_of_a_power_of_two_are_rounded_to_such_multiples() -> None:
+    for multiple in (4, 8, 16, 32):
+        assert not any(rounded(n) % multiple for n in range(multiple, 3000, multiple))
+
+
+def test_number_of_rows_that_comes_often_is_kept_with_its_multiples() -> None:
+    assert [rounded(n, 1500) for n in (1500, 3000, 4500)] == [1500, 3000, 4500]
+    assert rounded(1504, 1500) == rounded(1504) == 1536
 
 
 def test_int8_head_has_an_error_of_about_a_hundredth() -> None:

@@ -1,0 +1,87 @@
+"""Packed products are computed over few numbers of rows, whatever lengths requests bring.
+
+oneDNN keeps what it makes for each of them, so this is what keeps memory where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from service.decoding.params import AlignParams, SequenceParams
+from service.engine.runner import ModelRunner, RunnerConfig
+from service.engine.types import AlignStart, Group, Start
+from service.model.numerics import choose_numerics
+from service.model.packed import Int8Head, PackedLinear, pack
+from tests.unit.engine.fakes import SPECIAL, window
+from tests.unit.engine.models import lively_model, small_config
+
+CONFIG = small_config(n_audio_ctx=400, rounding=16)
+"""50 lengths of a window, every 8 positions."""
+
+
+def n_rows(x: Tensor) -> int:
+    return x.numel() // x.shape[-1]
+
+
+def everything(runner: ModelRunner) -> None:
+    """Windows, prompts and texts of many lengths, and every number of rows in a step."""
+    for n_frames in range(16, CONFIG.max_frames + 1, 16):
+        for n_windows in (1, 3):
+            runner.encode([(slot, window(n_frames, seed=slot)) for slot in range(n_windows)])
+    for length in range(1, 201, 4):
+        prompt = tuple(token % 100 for token in range(length))
+        runner.prefill([Start(0, 0, SequenceParams(prompt, length - 1, 2))])
+        runner.align([AlignStart(0, 0, AlignParams((SPECIAL.sot,), (1,) * length, 800))])
+    for slot in range(32):
+        runner.encode([(slot, window(60, seed=slot))])
+        runner.prefill([Start(slot, slot, SequenceParams((SPECIAL.sot,), 0, 2))])
+    for n_windows in range(1, 33):
+        runner.decode([Group(0, 0, n_windows)])
+
+
+class Rows:
+    """Notes with how many rows packed modules are called, and with how many their products.
+
+    Attributes:
+        asked, reached: these numbers.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: set[int] = set()
+        self.reached: set[int] = set()
+        for kind in (PackedLinear, Int8Head):
+            monkeypatch.setattr(kind, "_product", self._noting(kind._product))
+
+    def watch(self, model: nn.Module) -> None:
+        for module in model.modules():
+            if isinstance(module, PackedLinear | Int8Head):
+                module.register_forward_pre_hook(lambda _, args: self.asked.add(n_rows(args[0])))
+
+    def _noting(self, product: Callable[..., Tensor]) -> Callable[[nn.Module, Tensor], Tensor]:
+        def noting(module: nn.Module, x: Tensor) -> Tensor:
+            self.reached.add(n_rows(x))
+            return product(module, x)
+
+        return noting
+
+
+@pytest.mark.parametrize("name", ["packed", "bfloat16", "mixed"])
+def test_few_numbers_of_rows_reach_the_packed_products(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Rows(monkeypatch)
+    model = lively_model(CONFIG)
+    try:
+        pack(model, choose_numerics(name, torch.device("cpu"), torch.float32))
+    except ValueError as error:
+        pytest.skip(str(error))
+    rows.watch(model)
+    everything(ModelRunner(model, SPECIAL, RunnerConfig(32, 32, encode_batch=3, probe=False)))
+    assert max(rows.asked) == 1200
+    assert len(rows.asked) > 100
+    assert len(rows.reached) <= 45
+    assert all(n % 4 == 0 or n < 16 for n in rows.reached)
