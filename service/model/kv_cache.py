@@ -50,12 +50,13 @@ class CacheView:
     The rows are `b / n` hypotheses each of `n` windows. In cross-attention those are query
     positions of their window, so that its keys and values are read once.
 
-    Shapes: self_kv [l 2 b h k d]; cross_kv [l 2 n h c d]; self_bias f32 [b 1 q k] and cross_bias
-    f32 [n 1 1 c] or None, both 0 or -inf; row_index i64 [b 1] and write_index i64 [b q], the places
-    of the new keys in self_kv.
+    Shapes: self_kv [l 2 b h k d], what is read of self_pool [l 2 r h p d]; cross_kv [l 2 n h c d];
+    self_bias f32 [b 1 q k] and cross_bias f32 [n 1 1 c] or None, both 0 or -inf; row_index i64
+    [b 1] and write_index i64 [b q], the places of the new keys in self_pool.
     """
 
     self_kv: Tensor
+    self_pool: Tensor
     cross_kv: Tensor
     self_bias: Tensor
     cross_bias: Tensor | None
@@ -73,6 +74,7 @@ class KVCache:
         device: of both pools.
         dtype: of what they hold.
         cross_dtype: of the cross slots, where that is another one.
+        spare_rows: rows after the others that nobody owns: idle rows of a step write there.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class KVCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         cross_dtype: torch.dtype | None = None,
+        spare_rows: int = 0,
     ) -> None:
         n_head = config.n_text_head
         d_head = config.d_model // n_head
@@ -99,7 +102,9 @@ class KVCache:
             dtype=cross_dtype or dtype,
         )
         self.self_ = torch.zeros(
-            (layers, 2, rows, n_head, config.n_text_ctx, d_head), device=device, dtype=dtype
+            (layers, 2, rows + spare_rows, n_head, config.n_text_ctx, d_head),
+            device=device,
+            dtype=dtype,
         )
         self._cross_lengths = [0] * windows
 
@@ -166,15 +171,40 @@ class KVCache:
         n_key = min(-(-last // KEY_MULTIPLE) * KEY_MULTIPLE, self.n_text_ctx)
         start = to_device(positions, self.device)[:, None]  # [b 1]
         write_index = start + torch.arange(n_query, device=self.device)  # [b q]
-        keys = torch.arange(n_key, device=self.device)
-        self_bias = _bias(keys <= write_index[..., None])  # [b q k]
         cross_kv, cross_bias = self._cross_view(slots)
         return CacheView(
             self_kv=self.self_[:, :, rows, :, :n_key],
+            self_pool=self.self_,
             cross_kv=cross_kv,
-            self_bias=self_bias[:, None],
+            self_bias=_self_bias(write_index, n_key),
             cross_bias=cross_bias,
-            row_index=torch.arange(n_rows, device=self.device)[:, None],
+            row_index=torch.arange(rows.start, rows.stop, device=self.device)[:, None],
+            write_index=write_index,
+        )
+
+    def fixed_view(
+        self, rows: Tensor, positions: Tensor, lengths: Tensor | None, n_key: int, n_cross: int
+    ) -> CacheView:
+        """Return the view for one new token on each of the first rows, none of it read on the host.
+
+        Row `i` reads its own keys and the window in slot `i`.
+
+        Args:
+            rows: i64[b], where each writes: to itself, or to a spare row if it is idle.
+            positions: i64[b], where their tokens stand, under `n_key`.
+            lengths: i64[b], encoder positions of their windows; None if all have `n_cross`.
+            n_key: keys of each that are read.
+            n_cross: keys of its window that are read.
+        """
+        n_rows = rows.shape[0]
+        write_index = positions[:, None]
+        return CacheView(
+            self_kv=self.self_[:, :, :n_rows, :, :n_key],
+            self_pool=self.self_,
+            cross_kv=self.cross[:, :, :n_rows, :, :n_cross],
+            self_bias=_self_bias(write_index, n_key),
+            cross_bias=None if lengths is None else _cross_bias(lengths, n_cross),
+            row_index=rows[:, None],
             write_index=write_index,
         )
 
@@ -206,9 +236,7 @@ class KVCache:
         cross_kv = self.cross[:, :, slots, :, :n_key]
         if min(lengths) == n_key:
             return cross_kv, None
-        keys = torch.arange(n_key, device=self.device)
-        allowed = keys < to_device(lengths, self.device)[:, None]  # [n c]
-        return cross_kv, _bias(allowed)[:, None, None]
+        return cross_kv, _cross_bias(to_device(lengths, self.device), n_key)
 
 
 def to_device(values: list[int], device: torch.device) -> Tensor:
@@ -216,6 +244,18 @@ def to_device(values: list[int], device: torch.device) -> Tensor:
     if device.type == "cpu":
         return torch.tensor(values)
     return torch.tensor(values, pin_memory=True).to(device, non_blocking=True)
+
+
+def _self_bias(positions: Tensor, n_key: int) -> Tensor:
+    """Let each token see itself and what stands before it: i64[b q] -> f32[b 1 q k]."""
+    keys = torch.arange(n_key, device=positions.device)
+    return _bias(keys <= positions[..., None])[:, None]
+
+
+def _cross_bias(lengths: Tensor, n_key: int) -> Tensor:
+    """Let each window be seen as far as it goes: i64[n] -> f32[n 1 1 c]."""
+    keys = torch.arange(n_key, device=lengths.device)
+    return _bias(keys < lengths[:, None])[:, None, None]
 
 
 def _bias(allowed: Tensor) -> Tensor:

@@ -93,8 +93,8 @@ class DecoderBlock(nn.Module):
             for part in torch.unflatten(new, 0, view.write_index.shape).chunk(3, dim=-1)
         )
         keys, values = view.self_kv[layer].unbind(0)  # [b h k d]
-        keys[view.row_index, :, view.write_index] = key.transpose(1, 2).to(keys.dtype)
-        values[view.row_index, :, view.write_index] = value.transpose(1, 2).to(values.dtype)
+        for pool, fresh in zip(view.self_pool[layer].unbind(0), (key, value), strict=True):
+            pool[view.row_index, :, view.write_index] = fresh.transpose(1, 2).to(pool.dtype)
         return merge_heads(attend(query, keys, values, view.self_bias)).flatten(0, 1)
 
     def _attend_cross(self, query: Tensor, layer: int, view: CacheView) -> Tensor:
