@@ -116,9 +116,10 @@ class RuleState:
         text.masked_fill_(ruled & likelier, NEGATIVE_INFINITY)
         return filtered
 
-    def update(self, tokens: Tensor, first: int) -> None:
-        """Note what rows `first ...` have sampled, i64[b]."""
-        rows = slice(first, first + tokens.shape[0])
+    def update(self, tokens: Tensor, first: int, rows: Tensor | slice | None = None) -> None:
+        """Note what rows `first ...` have sampled, i64[b]; or these rows, which may be others."""
+        if rows is None:
+            rows = slice(first, first + tokens.shape[0])
         tokens = tokens[:, None]
         is_timestamp = tokens >= self.special.timestamp_begin
         self._penultimate[rows] = self._last[rows]

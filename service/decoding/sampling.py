@@ -143,27 +143,40 @@ class Sampler:
             return self._select(filtered, row, logits.shape[0], beam_size)
         return self._draw(filtered, row, logits.shape[0])
 
-    def commit(self, draw: Draw) -> None:
-        """Note what was drawn as the rows' last tokens."""
-        rows = slice(draw.row, draw.row + len(draw.tokens))
+    def draw_fixed(self, logits: Tensor, *, with_noise: bool) -> Draw:
+        """Draw the next token of the first rows, f32[b n_vocab], as `draw_next` does for each.
+
+        What is computed depends on the arguments alone and not on what the host knows of the rows.
+
+        Args:
+            logits: of the rows; some may hold no sequence.
+            with_noise: whether rows among them sample; if not, no noise is made.
+        """
+        filtered = self.rules.filter_next(pad_rows(logits), 0)
+        choices = self._noisy(filtered, 0) if with_noise else filtered
+        return _chosen(filtered, choices, 0, logits.shape[0])
+
+    def is_sampled(self, row: int, n_rows: int) -> bool:
+        """Whether any of the rows from `row` on samples at a temperature."""
+        return any(self._sampled[row : row + n_rows])
+
+    def commit(self, draw: Draw, rows: Tensor | None = None) -> None:
+        """Note what was drawn as the rows' last tokens; or as those of other rows, i64[b]."""
+        own = slice(draw.row, draw.row + len(draw.tokens)) if rows is None else rows
         if draw.sources is not None and draw.scores is not None:
             self.rules.reorder(draw.row, draw.sources)
-            self._scores[rows] = draw.scores
-        self.rules.update(draw.tokens, draw.row)
-        self._position[rows] += 1
+            self._scores[own] = draw.scores
+        self.rules.update(draw.tokens, draw.row, own)
+        self._position[own] += 1
 
     def _draw(self, filtered: Tensor, row: int, n_rows: int) -> Draw:
         """Draw one token a row from filtered logits, of which the first `n_rows` count."""
-        logprobs = filtered.log_softmax(dim=-1)
-        tokens = self._noisy(filtered, row, n_rows).argmax(dim=-1)
-        chosen = logprobs.gather(1, tokens[:, None])[:, 0].double()
-        packed = torch.stack([tokens.double(), chosen, (~chosen.isfinite()).double()], dim=1)
-        return Draw(row, tokens[:n_rows], packed[:n_rows])
+        is_sampled = self.is_sampled(row, n_rows)
+        choices = self._noisy(filtered, row) if is_sampled else filtered
+        return _chosen(filtered, choices, row, n_rows)
 
-    def _noisy(self, filtered: Tensor, row: int, n_rows: int) -> Tensor:
+    def _noisy(self, filtered: Tensor, row: int) -> Tensor:
         """Return what to take the maximum of: the logits, with noise on the rows that sample."""
-        if not any(self._sampled[row : row + n_rows]):
-            return filtered
         rows = slice(row, row + filtered.shape[0])
         noise = gumbel(self._base[rows], self._position[rows], self._ids)
         noisy = filtered / self._temperature[rows] + noise
@@ -180,6 +193,15 @@ class Sampler:
         beams = rank_beams(found.values[:n_rows], found.indices[:n_rows], self._scores[rows],
                            beam_size, self._eot)  # fmt: skip
         return Draw(row, beams.tokens, beams.packed, beams.sources, beams.scores)
+
+
+def _chosen(filtered: Tensor, choices: Tensor, row: int, n_rows: int) -> Draw:
+    """Take the largest choice of each row, of which the first `n_rows` count."""
+    logprobs = filtered.log_softmax(dim=-1)
+    tokens = choices.argmax(dim=-1)
+    chosen = logprobs.gather(1, tokens[:, None])[:, 0].double()
+    packed = torch.stack([tokens.double(), chosen, (~chosen.isfinite()).double()], dim=1)
+    return Draw(row, tokens[:n_rows], packed[:n_rows])
 
 
 def pad_rows(logits: Tensor) -> Tensor:
