@@ -66,17 +66,23 @@ class EngineCore:
         return self.turn().steps
 
     def turn(self) -> Turn:
-        """Take one turn, as `step` does, and tell more of it."""
+        """Take one turn, as `step` does, and tell more of it.
+
+        Rows that run decode before first tokens are drawn, because a GPU may encode beside that.
+        """
         batch = self.scheduler.schedule()
         self.runner.move(batch.moves)
         turn = Turn(n_running=sum(sequence.n_rows for sequence in batch.running))
-        outcomes = self._start(batch.starting, turn)
-        outcomes.update(_apart(batch.running, self._decode))
+        outcomes = self._encode_fresh(batch.starting, turn)
+        running = _apart(batch.running, self._decode)
+        ready = [sequence for sequence in batch.starting if sequence.id not in outcomes]
+        outcomes.update(self._start(ready, turn))
+        outcomes.update(running)
         turn.steps = self.scheduler.update(outcomes)
         return turn
 
-    def _start(self, starting: Many[Sequence], turn: Turn) -> dict[int, Outcome]:
-        """Encode what is not encoded yet and draw first tokens."""
+    def _encode_fresh(self, starting: Many[Sequence], turn: Turn) -> dict[int, Outcome]:
+        """Encode what is not encoded yet -> the errors of those that could not be."""
         fresh = [sequence for sequence in starting if not sequence.window.encoded]
         encoded = _apart(fresh, self._encode)
         outcomes: dict[int, Outcome] = {
@@ -87,8 +93,12 @@ class EngineCore:
         turn.encoded = [s.window.id for s in fresh if s.window.encoded]
         if self.runner.encode_batch < self.scheduler.encode_batch:  # it did not fit
             self.scheduler.encode_batch = self.runner.encode_batch
-        ready = [sequence for sequence in starting if sequence.id not in outcomes]
         turn.began = [sequence.id for sequence in starting]
+        return outcomes
+
+    def _start(self, ready: Many[Sequence], turn: Turn) -> dict[int, Outcome]:
+        """Take the first step of what is encoded."""
+        outcomes: dict[int, Outcome] = {}
         for run, sequences in self._by_task(ready):
             outcomes.update(_apart(sequences, run))
         turn.started = [

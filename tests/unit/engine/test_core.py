@@ -83,6 +83,15 @@ def test_lost_device_ends_the_engine_and_not_a_sequence() -> None:
         core.step()
 
 
+def test_rows_that_run_decode_before_first_tokens_are_drawn() -> None:
+    runner = FakeRunner(8, 8)
+    core = engine(runner, encode_batch=2)
+    core.turn()
+    runner.log.clear()
+    core.turn()
+    assert [what for what, _ in runner.log] == ["encode", "decode", "prefill"]
+
+
 def test_turn_tells_what_was_done() -> None:
     core = engine(FakeRunner(8, 8), encode_batch=2)
     first, second = core.turn(), core.turn()
