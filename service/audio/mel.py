@@ -93,7 +93,7 @@ class LogMelSpectrogram:
         n/160] (10 ms a frame, the first centred on the first sample after the context).
         """
         spectrum = torch.stft(
-            samples.to(self.device),
+            self._on_device(samples),
             N_FFT,
             HOP_LENGTH,
             window=self._window,
@@ -179,4 +179,10 @@ class LogMelSpectrogram:
         log_power = self.log_power(window)
         if log_maximum is None:
             return self.normalise(log_power, log_power.amax())
-        return self.normalise(log_power, torch.tensor(log_maximum, device=self.device))
+        return self.normalise(log_power, log_power.new_full((), log_maximum))
+
+    def _on_device(self, samples: Tensor) -> Tensor:
+        """Return samples on the device; the host does not wait until they are there."""
+        if self.device.type == "cpu":
+            return samples.to(self.device)
+        return samples.pin_memory().to(self.device, non_blocking=True)
