@@ -1,6 +1,9 @@
 """Encodes windows into their cross slots, as many together as pays and fits.
 
-waveform -> mel -> encoder -> cross keys and values in a slot. Knows nothing about tokens.
+waveform -> mel -> encoder -> cross keys and values in a slot. Windows of one length go together in
+a power of two of them, so that a device sees few shapes.
+
+Knows nothing about tokens.
 """
 
 from __future__ import annotations
@@ -9,9 +12,10 @@ import logging
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
-from service.audio.mel import LogMelSpectrogram, Padding
+from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH, LogMelSpectrogram, Padding
 from service.engine.types import WindowInput
 from service.metrics import Metrics
 from service.model import KVCache, WhisperModel
@@ -56,6 +60,15 @@ class WindowEncoder:
         for n_frames, group in groups.items():
             self._encode_group(group, n_frames)
 
+    def warm_up(self) -> None:
+        """Encode silence as long as a window can be, once in every number of windows that comes."""
+        n_frames = self._model.config.max_frames
+        silence = np.zeros(n_frames * HOP_LENGTH + 2 * CONTEXT_SAMPLES, dtype=np.float32)
+        n_windows = _power_of_two(min(self.together, self._cache.windows))
+        while n_windows:
+            self.encode([(slot, WindowInput(silence, n_frames)) for slot in range(n_windows)])
+            n_windows //= 2
+
     def measure(self) -> None:
         """Settle on the batch after which a larger one no longer pays."""
         self.together = self._measured()
@@ -64,7 +77,8 @@ class WindowEncoder:
         """Encode windows of one length, in batches that fit."""
         together = self.together if n_frames // 2 % POSITION_MULTIPLE == 0 else 1
         while group:
-            batch, group = group[:together], group[together:]
+            n_windows = _power_of_two(min(together, len(group)))
+            batch, group = group[:n_windows], group[n_windows:]
             try:
                 self._encode_batch(batch, n_frames)
             except RuntimeError as error:
@@ -110,6 +124,11 @@ class WindowEncoder:
             best, best_s = n_windows, window_s
         logger.info("encode_batch %d: %.1f ms a window", best, 1000 * best_s)
         return best
+
+
+def _power_of_two(n: int) -> int:
+    """Return the largest power of two that is not above `n`, which is 1 at least."""
+    return 1 << n.bit_length() - 1
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

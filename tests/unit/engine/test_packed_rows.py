@@ -30,7 +30,7 @@ def n_rows(x: Tensor) -> int:
 def everything(runner: ModelRunner) -> None:
     """Windows, prompts and texts of many lengths, and every number of rows in a step."""
     for n_frames in range(16, CONFIG.max_frames + 1, 16):
-        for n_windows in (1, 3):
+        for n_windows in (1, 4):
             runner.encode([(slot, window(n_frames, seed=slot)) for slot in range(n_windows)])
     for length in range(1, 201, 4):
         prompt = tuple(token % 100 for token in range(length))
@@ -80,8 +80,8 @@ def test_few_numbers_of_rows_reach_the_packed_products(
     except ValueError as error:
         pytest.skip(str(error))
     rows.watch(model)
-    everything(ModelRunner(model, SPECIAL, RunnerConfig(32, 32, encode_batch=3, probe=False)))
-    assert max(rows.asked) == 1200
+    everything(ModelRunner(model, SPECIAL, RunnerConfig(32, 32, encode_batch=4, probe=False)))
+    assert max(rows.asked) == 1600
     assert len(rows.asked) > 100
     assert len(rows.reached) <= 45
     assert all(n % 4 == 0 or n < 16 for n in rows.reached)

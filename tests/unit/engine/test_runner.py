@@ -79,6 +79,14 @@ def test_windows_of_several_lengths_are_encoded_by_length() -> None:
     ]  # fmt: skip
 
 
+def test_windows_are_encoded_in_powers_of_two() -> None:
+    model = lively_model(small_config())
+    sizes: list[int] = []
+    hook_on_batches(model, sizes.append)
+    runner_of(model, windows=8, encode_batch=6).encode([(slot, window(60)) for slot in range(7)])
+    assert sizes == [4, 2, 1]
+
+
 def test_nan_in_one_window_reaches_neither_its_neighbour_nor_its_successor() -> None:
     runner = runner_of(lively_model(small_config(rounding=64)))
     good, longer = window(60, seed=1), window(200, seed=2)
