@@ -163,6 +163,7 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
         rows=settings.decoder_rows or max(_LEAST_ROWS, 2 * settings.window_slots),
         encode_batch=settings.encode_batch,
         alignment_heads=checkpoint.generation.alignment_heads,
+        fixed_shapes=device.type == "cuda",
     )
     try:
         model = build_model(checkpoint, device=device, dtype=dtype)

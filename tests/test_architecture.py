@@ -29,9 +29,15 @@ MAY_IMPORT_TORCH = (
     "service/decoding/",
     "service/audio/mel.py",
     "service/engine/aligner.py",
+    "service/engine/detector.py",
     "service/engine/drawn.py",
+    "service/engine/eager_step.py",
     "service/engine/encoder.py",
+    "service/engine/fixed_step.py",
+    "service/engine/graphs.py",
+    "service/engine/lost.py",
     "service/engine/runner.py",
+    "service/engine/streams.py",
     "service/loading.py",
 )
 MAY_IMPORT_SETTINGS = ("service/cli", "service/build.py", "service/loading.py")

@@ -1,7 +1,8 @@
 """Holds the model, the cache and the sampler, and does what the engine core orders.
 
 waveform -> mel -> encoder -> cross keys and values in a slot; prompt -> first token; then one token
-a row and step. Buffers are allocated once. Each call copies from the device once.
+a row and step. Buffers are allocated once. Each call copies from the device once. Where shapes are
+to be fixed, rows of one hypothesis a window take theirs by a `FixedStep`; others never do.
 
 Knows nothing about who asked, in what order, or about threads.
 """
@@ -10,8 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -25,27 +25,29 @@ from service.decoding.params import SequenceParams, SpecialTokens
 from service.decoding.sampling import Draw, Sampler, pad_rows
 from service.decoding.words import Alignment
 from service.engine.aligner import Aligner
+from service.engine.detector import LanguageDetector
 from service.engine.drawn import continued_rows, read_draw
+from service.engine.eager_step import EagerStep
 from service.engine.encoder import WindowEncoder
+from service.engine.fixed_step import FixedStep
+from service.engine.graphs import warm_up
+from service.engine.lost import lost_device_is_dead
+from service.engine.streams import Streams
 from service.engine.types import (
     AlignStart,
     Group,
     LanguageProbabilities,
     Move,
     MoveKind,
-    RunnerDead,
     Sampled,
     Start,
     WindowInput,
 )
-from service.errors import DecodingFailed
 from service.metrics import Metrics
 from service.model import KVCache, RowGroup, WhisperModel
 from service.model.probe import ProbeReport, probe
 
 logger = logging.getLogger(__name__)
-
-_LOST = ("CUDA error", "CUBLAS_STATUS_", "CUDNN_STATUS_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class RunnerConfig:
         probe: whether `warm_up` proves batch invariance on this device first.
         alignment_heads: (layer, head) of the cross-attentions that follow the audio; by default all
             of the upper half of the decoder.
+        fixed_shapes: whether decoder steps come in a few shapes only, which `warm_up` runs all of,
+            and on CUDA records (docs/adr/0016).
     """
 
     windows: int
@@ -68,6 +72,7 @@ class RunnerConfig:
     padding: Padding = Padding.MEL
     probe: bool = True
     alignment_heads: tuple[tuple[int, int], ...] = ()
+    fixed_shapes: bool = False
 
 
 class ModelRunner:
@@ -78,6 +83,10 @@ class ModelRunner:
         special: the token ids that rules look at.
         config: sizes.
         metrics: where encoder and decoder batches are counted.
+
+    Attributes:
+        cache, sampler: what is held of windows and rows.
+        fixed_step: what takes the steps of single rows, with fixed shapes; None without.
     """
 
     def __init__(
@@ -95,14 +104,20 @@ class ModelRunner:
         self.cache = KVCache(
             model.config, config.windows, n_rows,
             device=device, dtype=model.dtype, cross_dtype=model.cross_dtype,
+            spare_rows=int(config.fixed_shapes),
         )  # fmt: skip
         self.sampler = Sampler(special, n_rows, device)
         self._encoder = WindowEncoder(model, self.cache, config.padding, self.metrics)
         self._encoder.together = config.encode_batch or 1
         self._aligner = Aligner(model, self.cache, config.alignment_heads, special.eot)
-        self._languages = torch.tensor(special.languages, dtype=torch.int64, device=device)
-        self._last = torch.zeros(n_rows, dtype=torch.int64, device=device)
+        self._detector = LanguageDetector(model, self.cache, special)
+        self._last = torch.zeros(n_rows + 1, dtype=torch.int64, device=device)
         self._positions = [0] * n_rows
+        self._streams = Streams(device)
+        self._eager = EagerStep(model, self.cache, self.sampler, self._last)
+        self.fixed_step: FixedStep | None = None
+        if config.fixed_shapes:
+            self.fixed_step = FixedStep(model, self.cache, self.sampler, self._last)
         self.metrics.kv_cache_bytes.set(self.cache.nbytes)
 
     @property
@@ -111,28 +126,36 @@ class ModelRunner:
         return self._encoder.together
 
     def on_thread(self) -> AbstractContextManager[object]:
-        """Return the context for the thread that calls: inference mode and the CUDA device."""
+        """Return the context for the thread that calls: inference mode, CUDA device and stream."""
         stack = contextlib.ExitStack()
         stack.enter_context(torch.inference_mode())
-        if self.model.device.type == "cuda":
-            stack.enter_context(torch.cuda.device(self.model.device))
+        stack.enter_context(self._streams.on_thread())
         return stack
 
     def warm_up(self) -> None:
         """Settle the encoder's batch, prove batch invariance, and run real inference once.
 
+        With fixed shapes, once in all of them: what is needed from then on has been allocated.
+
         Raises:
             RunnerDead: if the device is lost.
         """
-        with _translated(), torch.inference_mode():
+        with lost_device_is_dead(), torch.inference_mode():
             if not self.config.encode_batch:
                 self._encoder.measure()
             if self.config.probe:
                 report = self.probe()
                 self._encoder.together = report.encode_batch
                 report.log(logger)
+            n_prompt = 1
+            if self.fixed_step is not None:
+                n_prompt = self.cache.n_text_ctx - 1
+                warm_up(self.fixed_step)
+                with self._streams.beside():
+                    self._encoder.warm_up()
+                self._streams.join()
             silence = np.zeros(HOP_LENGTH * 100 + 2 * CONTEXT_SAMPLES, dtype=np.float32)
-            params = SequenceParams((self.special.sot,), sot_index=0, max_tokens=2)
+            params = SequenceParams((self.special.sot,) * n_prompt, sot_index=0, max_tokens=2)
             self.encode([(0, WindowInput(silence, 100))])
             self.prefill([Start(0, 0, params)])
             self.decode([Group(0, 0, 1)])
@@ -143,12 +166,13 @@ class ModelRunner:
         Overwrites the cache: only while nothing runs. If rows differ, `row_multiple` of the decoder
         is raised until they agree, or to where nothing is left to raise.
         """
-        with _translated(), torch.inference_mode():
+        with lost_device_is_dead(), torch.inference_mode():
             return probe(self.model, self.cache, self.encode_batch)
 
     def move(self, moves: Sequence[Move]) -> None:
         """Apply the scheduler's moves, in order."""
-        with _translated(), torch.inference_mode():
+        with lost_device_is_dead(), torch.inference_mode():
+            self._streams.join()
             for move in moves:
                 source, target = move.source, move.target
                 if move.kind is MoveKind.WINDOW:
@@ -159,13 +183,17 @@ class ModelRunner:
                     self._move_rows(source, target, move.n_rows)
 
     def encode(self, windows: Sequence[tuple[int, WindowInput]]) -> None:
-        """Encode windows into their cross slots; those of one length go together."""
-        with _translated(), torch.inference_mode():
+        """Encode windows into their cross slots; those of one length go together.
+
+        On a GPU it returns before that is done, and `decode` may run beside it.
+        """
+        with lost_device_is_dead(), torch.inference_mode(), self._streams.beside():
             self._encoder.encode(windows)
 
     def prefill(self, starts: Sequence[Start]) -> list[Sampled | Candidates]:
         """Decode each prompt, alone, and draw the first tokens."""
-        with _translated(), torch.inference_mode():
+        with lost_device_is_dead(), torch.inference_mode():
+            self._streams.join()
             logits, no_speech = zip(*(self._prompt(start) for start in starts), strict=True)
             draws = [
                 self.sampler.draw_first(own, start.row, start.params)
@@ -182,48 +210,37 @@ class ModelRunner:
 
     def decode(self, groups: Sequence[Group]) -> list[Sampled | Candidates]:
         """Take one step on the rows of groups."""
-        with _translated(), torch.inference_mode():
-            rows = [_rows(group) for group in groups]
-            positions = [at for own in rows for at in self._positions[own]]
-            logits = self.model.decode(
-                torch.cat([self._last[own] for own in rows]),
-                positions,
-                self.cache,
-                [RowGroup(g.row, g.slot, g.n_windows, g.width) for g in groups],
-            )
-            draws, at = [], 0
-            for group, own in zip(groups, rows, strict=True):
-                n_rows = own.stop - own.start
-                beam_size = group.width if group.is_beam else None
-                draws.append(self.sampler.draw_next(logits[at : at + n_rows], group.row, beam_size))
-                at += n_rows
-            for own in rows:
-                self._positions[own] = [position + 1 for position in self._positions[own]]
+        with lost_device_is_dead(), torch.inference_mode():
+            fixed = self._fixed_for(groups[0])
+            others = groups if fixed is None else groups[1:]
+            draws = self._eager.draw(others, self._positions)
+            if fixed is not None:
+                fixed.launch(self._positions[groups[0].rows])
+            for group in groups:
+                self._positions[group.rows] = [at + 1 for at in self._positions[group.rows]]
             self.metrics.decoder_steps.inc()
-            self.metrics.decoder_batch_size.observe(len(positions))
-            return self._commit(groups, draws)
+            self.metrics.decoder_batch_size.observe(sum(group.n_rows for group in groups))
+            outcomes = self._commit(others, draws)
+            if fixed is None:
+                return outcomes
+            drawn = read_draw(fixed.read(), groups[0], None)
+            self._settle(groups[0], drawn)
+            return [*drawn, *outcomes]
 
     def detect(self, places: Sequence[tuple[int, int]]) -> list[LanguageProbabilities | None]:
         """Return what language is spoken in windows, each (row, slot): one step for all."""
-        if not self.special.languages:
-            raise DecodingFailed("the model has no languages to choose from")
-        with _translated(), torch.inference_mode():
-            tokens = torch.full((len(places),), self.special.sot, device=self.cache.device)
-            groups = [RowGroup(row, slot, 1) for row, slot in places]
-            logits = self.model.decode(tokens, [0] * len(places), self.cache, groups)
-            probabilities = pad_rows(logits)[:, self._languages].softmax(dim=-1)
-            found: list[LanguageProbabilities | None] = []
-            for (row, slot), own in zip(places, probabilities.tolist(), strict=False):
-                if not math.isfinite(own[0]):
+        with lost_device_is_dead(), torch.inference_mode():
+            self._streams.join()
+            found = self._detector.detect(places)
+            for (row, slot), probabilities in zip(places, found, strict=True):
+                if probabilities is None:
                     self._clear(row, 1, slot)
-                    found.append(None)
-                else:
-                    found.append(dict(zip(self.special.languages, own, strict=True)))
             return found
 
     def align(self, starts: Sequence[AlignStart]) -> list[Alignment | None]:
         """Align texts with their windows, each by a teacher-forced pass of its own."""
-        with _translated(), torch.inference_mode():
+        with lost_device_is_dead(), torch.inference_mode():
+            self._streams.join()
             found = self._aligner.align(starts)
             for start, alignment in zip(starts, found, strict=True):
                 if alignment is None:
@@ -240,6 +257,11 @@ class ModelRunner:
         if self.special.no_speech is None:
             return last, sot.new_full((), float("nan"))
         return last, pad_rows(sot[None]).softmax(dim=-1)[0, self.special.no_speech]
+
+    def _fixed_for(self, group: Group) -> FixedStep | None:
+        """Return what takes the step of a group in fixed shapes, if anything does."""
+        fixed = self.fixed_step
+        return fixed if fixed is not None and fixed.covers(group) else None
 
     def _move_rows(self, source: int, target: int, n_rows: int) -> None:
         """Copy rows with everything that belongs to them."""
@@ -259,6 +281,8 @@ class ModelRunner:
         What a failed row wrote may be NaN, which would reach the next owner of its place through
         masked keys: 0 times NaN is NaN.
         """
+        if not groups:
+            return []
         for draw in draws:
             self.sampler.commit(draw)
             self._last[draw.row : draw.row + len(draw.tokens)] = draw.tokens
@@ -284,25 +308,9 @@ class ModelRunner:
                 self._clear(group.row + n * group.width, group.width, group.slot + n)
         sources, targets = continued_rows(group, drawn, self.special.eot)
         if sources:
-            self.cache.move_rows(sources, targets, max(self._positions[_rows(group)]))
+            self.cache.move_rows(sources, targets, max(self._positions[group.rows]))
 
     def _clear(self, row: int, n_rows: int, slot: int) -> None:
         for n in range(n_rows):
             self.cache.clear_row(row + n)
         self.cache.clear_window(slot)
-
-
-def _rows(group: Group) -> slice:
-    return slice(group.row, group.row + group.n_windows * group.width)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn a lost device into `RunnerDead`: after such an error no CUDA call succeeds."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        if isinstance(error, torch.AcceleratorError) or any(sign in text for sign in _LOST):
-            raise RunnerDead(text) from error
-        raise

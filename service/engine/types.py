@@ -148,6 +148,16 @@ class Group:
     width: int = 1
     is_beam: bool = False
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of all of them."""
+        return self.n_windows * self.width
+
+    @property
+    def rows(self) -> slice:
+        """Where those are."""
+        return slice(self.row, self.row + self.n_rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
