@@ -21,7 +21,7 @@ MINUTES ?= 20
 COUNT ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sdks serve test test-browser check format bench bench-peers soak fuzz audit manifests clean
+.PHONY: help setup sdks serve test test-browser check format bench bench-peers bench-gpu soak fuzz audit manifests clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -75,6 +75,9 @@ $(PEERS)/bin/.complete: benchmarks/peers/requirements.txt | $(STAMP)
 	$(PEERS)/bin/python -m pip install --quiet 'setuptools<81' wheel
 	$(PEERS)/bin/python -m pip install --quiet --no-deps --no-build-isolation openai-whisper==20250625
 	@touch $@
+
+bench-gpu: $(STAMP) ## Everything for a GPU: speed, floor, peer, and whether it is right; under 10 minutes
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 soak: $(STAMP) ## Soak a service in every kind of request; MINUTES=20
 	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)

@@ -5,6 +5,7 @@ Knows nothing about what is measured with it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +30,18 @@ BASE = WhisperConfig(
     n_vocab=51_865, n_text_ctx=448, n_text_head=8, n_text_layer=6, n_text_ffn=2048,
 )  # fmt: skip
 """The shape of whisper-base."""
+LARGE_V3 = WhisperConfig(
+    n_mels=128, n_audio_ctx=1500, d_model=1280, n_audio_head=20, n_audio_layer=32, n_audio_ffn=5120,
+    n_vocab=51_866, n_text_ctx=448, n_text_head=20, n_text_layer=32, n_text_ffn=5120,
+)  # fmt: skip
+"""The shape of whisper-large-v3."""
+TURBO = replace(LARGE_V3, n_text_layer=4)
+"""The shape of whisper-large-v3-turbo."""
+MICRO = WhisperConfig(
+    n_mels=80, n_audio_ctx=1500, d_model=64, n_audio_head=2, n_audio_layer=1, n_audio_ffn=128,
+    n_vocab=2000, n_text_ctx=448, n_text_head=2, n_text_layer=1, n_text_ffn=128,
+)  # fmt: skip
+"""The shape of no released model: for trying out a benchmark."""
 SIZES = {"tiny": TINY, "base": BASE}
 
 
