@@ -14,6 +14,7 @@ and without, a window that fails, or memory that grows.
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -220,6 +221,7 @@ def main(
     minutes: Annotated[float, typer.Option(min=0.1, help="After which nothing is begun.")] = 7.0,
 ) -> None:
     """Run the plan for a GPU and print its table."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)  # what the probes at start say
     names, on = list(chosen_sizes(sizes)), choose_device(device)
     if on.type == "cuda":
         keep_sums_whole()

@@ -37,6 +37,7 @@ MAY_IMPORT_TORCH = (
     "service/engine/graphs.py",
     "service/engine/lost.py",
     "service/engine/runner.py",
+    "service/engine/shape_probe.py",
     "service/engine/streams.py",
     "service/loading.py",
 )

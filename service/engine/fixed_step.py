@@ -58,6 +58,7 @@ class FixedStep:
 
     Attributes:
         shapes: those that steps can have, the largest first.
+        reads_whole_windows: whether all windows have the length that the model was trained on.
         places: i64[rows 3], where rows read and write; of idle ones unless somebody launches.
         run: takes the step of a shape; whoever records steps puts something faster here.
     """
@@ -67,12 +68,11 @@ class FixedStep:
         self._cache = cache
         self._sampler = sampler
         self._last = last
-        self._spare = cache.rows
-        self._all_full = not model.config.window_rounding_frames
+        self.reads_whole_windows = not model.config.window_rounding_frames
         most = min(cache.rows, cache.windows)
         self._rows = doubled(1, most)
         self._keys = doubled(_LEAST_KEYS, cache.n_text_ctx)
-        least = cache.n_audio_ctx if self._all_full else _LEAST_CROSS
+        least = cache.n_audio_ctx if self.reads_whole_windows else _LEAST_CROSS
         self._crosses = doubled(least, cache.n_audio_ctx)
         self.shapes = [
             StepShape(*sizes)
@@ -82,7 +82,7 @@ class FixedStep:
         ]
         on_gpu = cache.device.type == "cuda"
         # A column each: row to write to, position, encoder positions of the window.
-        self._nobody = torch.tensor([self._spare, 0, cache.n_audio_ctx])
+        self._nobody = torch.tensor([cache.rows, 0, cache.n_audio_ctx])
         self._given = torch.zeros(most, 3, dtype=torch.int64, pin_memory=on_gpu)
         self.places = torch.zeros(most, 3, dtype=torch.int64, device=cache.device)
         self._packed = torch.zeros(most, _DRAWN, dtype=torch.float64, device=cache.device)
@@ -138,16 +138,30 @@ class FixedStep:
         values: list[float] = self._answer[: self._n_launched].flatten().tolist()
         return values
 
-    def idle(self) -> None:
-        """Let all rows be idle, so that a step changes nothing."""
-        self.places.copy_(self._nobody.expand_as(self.places))
+    def idle(self, position: int = 0, length: int = 1) -> None:
+        """Let all rows be idle, so that a step changes nothing, but read as if they stood there."""
+        nobody = torch.tensor([self._cache.rows, position, length])
+        self.places.copy_(nobody.expand_as(self.places))
+
+    def drawn(self, shape: StepShape) -> Tensor:
+        """Return `Draw.packed` of all rows of a shape that was run, idle ones too: f64[b 3]."""
+        return self._packed[: shape.n_rows].clone()
+
+    def keep_to_largest(self) -> None:
+        """Take every step in the largest shape from now on."""
+        self._rows, self._keys = self._rows[-1:], self._keys[-1:]
+        self._crosses = self._crosses[-1:]
 
     def run_operations(self, shape: StepShape) -> None:
         """Do the step on the device: decode, apply the rules, draw, and note what was drawn."""
         places = self.places[: shape.n_rows]
         rows, positions, lengths = places.unbind(1)
         view = self._cache.fixed_view(
-            rows, positions, None if self._all_full else lengths, shape.n_key, shape.n_cross
+            rows,
+            positions,
+            None if self.reads_whole_windows else lengths,
+            shape.n_key,
+            shape.n_cross,
         )
         decoder = self._model.decoder
         hidden = decoder.decode(self._last[: shape.n_rows], [view])

@@ -32,6 +32,7 @@ from service.engine.encoder import WindowEncoder
 from service.engine.fixed_step import FixedStep
 from service.engine.graphs import warm_up
 from service.engine.lost import lost_device_is_dead
+from service.engine.shape_probe import settle_shapes
 from service.engine.streams import Streams
 from service.engine.types import (
     AlignStart,
@@ -151,6 +152,8 @@ class ModelRunner:
             if self.fixed_step is not None:
                 n_prompt = self.cache.n_text_ctx - 1
                 warm_up(self.fixed_step)
+                if self.config.probe:
+                    settle_shapes(self.fixed_step, self.cache)
                 with self._streams.beside():
                     self._encoder.warm_up()
                 self._streams.join()

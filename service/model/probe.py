@@ -100,7 +100,7 @@ def probe(model: WhisperModel, cache: KVCache, encode_batch: int) -> ProbeReport
     )
 
 
-def _noise(*shape: int, device: torch.device) -> Tensor:
+def noise(*shape: int, device: torch.device) -> Tensor:
     """Return the same pseudo-random numbers every time."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(*shape, generator=generator).to(device)
@@ -116,7 +116,7 @@ def _probe_encoder(model: WhisperModel, cache: KVCache, encode_batch: int) -> tu
     for n_frames in sorted({config.window_frames(1), config.max_frames}):
         if n_frames // 2 % POSITION_MULTIPLE:
             continue  # those are never encoded together
-        mel = _noise(encode_batch, config.n_mels, n_frames, device=cache.device)
+        mel = noise(encode_batch, config.n_mels, n_frames, device=cache.device)
         together = model.encode(mel)
         differing = [
             row for row in range(encode_batch)
@@ -138,7 +138,7 @@ def _probe_decoder(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]
 def _probe_rows(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
     """Compare rows alone with rows among others like them, and beside one that is far longer."""
     window, short = _windows(model, cache)
-    cache.self_[:] = _noise(*cache.self_[:, :, :1].shape, device=cache.device).to(model.dtype)
+    cache.self_[:] = noise(*cache.self_[:, :, :1].shape, device=cache.device).to(model.dtype)
     for slot in range(cache.windows):
         cache.write_cross(slot, short)
     found: list[str] = []
@@ -195,7 +195,7 @@ def _probe_beams(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
 
 def _windows(model: WhisperModel, cache: KVCache) -> tuple[Tensor, Tensor]:
     """Return the keys and values of the longest window and of the shortest."""
-    window = _noise(*cache.cross[:, :, 0].shape, device=cache.device).to(model.dtype)
+    window = noise(*cache.cross[:, :, 0].shape, device=cache.device).to(model.dtype)
     return window, window[..., : model.config.window_frames(1) // 2, :]
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.decoding.params import SequenceParams
 from service.engine.fixed_step import FixedStep, StepShape, doubled
 from service.engine.graphs import warm_up
 from service.engine.runner import ModelRunner, RunnerConfig
+from service.engine.shape_probe import differing_shapes, settle_shapes
 from service.engine.types import Group, Sampled, Start
 from service.model import WhisperConfig
+from service.model.kv_cache import CacheView
 from tests.unit.engine.company import PADDED, UNPADDED, Decoded, Job, decode, jobs, warm
 from tests.unit.engine.fakes import EOT, SPECIAL, window
 from tests.unit.engine.models import lively_model, small_config
@@ -157,6 +160,39 @@ def test_shapes_are_few_and_hold_every_step() -> None:
             assert shape in step.shapes
             assert shape.n_rows >= n_rows
             assert shape.n_key > position
+
+
+@pytest.mark.parametrize("config", [small_config(), UNPADDED], ids=["padded", "unpadded"])
+def test_every_shape_draws_the_same(config: WhisperConfig) -> None:
+    runner = runner_of(config)
+    with torch.inference_mode():
+        assert differing_shapes(step_of(runner), runner.cache) == []
+    assert runner.cache.self_.eq(0).all()
+
+
+@pytest.mark.parametrize("by", ["rows", "keys"])
+def test_shapes_that_differ_are_found_and_only_the_largest_is_kept(
+    by: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = runner_of(small_config())
+    step = step_of(runner)
+    view = runner.cache.fixed_view
+
+    def by_keys(*args: Any) -> CacheView:
+        found = view(*args)
+        return replace(found, self_kv=found.self_kv * (1 + 1e-5 * args[3]))
+
+    def by_rows(_: nn.Module, __: tuple[Tensor], rows: Tensor) -> Tensor:
+        return rows * (1 + 1e-5 * len(rows))
+
+    if by == "rows":
+        runner.model.decoder.ln.register_forward_hook(by_rows)
+    else:
+        monkeypatch.setattr(runner.cache, "fixed_view", by_keys)
+    with torch.inference_mode(), caplog.at_level("WARNING"):
+        settle_shapes(step, runner.cache)
+    assert {"rows": "6 rows, 64 keys", "keys": "1 rows, 128 keys"}[by] in caplog.text
+    assert step.shape_of([0]) == replace(step.shapes[0], with_noise=False)
 
 
 @pytest.mark.parametrize(
