@@ -33,7 +33,7 @@ class Vitals:
 
     Attributes:
         at_s: `time.monotonic()` of it.
-        memory_mb: resident, of the process without its children.
+        memory_mb: resident, of the process and its children.
         descriptors, threads, children: of the process.
         tasks: on its event loop.
         held: by name, what requests hold.
@@ -63,6 +63,7 @@ class Vitals:
 def look(pid: int, metrics: str) -> Vitals:
     """Return the vitals of a process whose `/metrics` says this."""
     process = psutil.Process(pid)
+    children = process.children(recursive=True)
     values = {
         sample.name: sample.value
         for family in text_string_to_metric_families(metrics)
@@ -71,10 +72,10 @@ def look(pid: int, metrics: str) -> Vitals:
     }
     return Vitals(
         at_s=time.monotonic(),
-        memory_mb=process.memory_info().rss / MEGABYTE,
+        memory_mb=sum(each.memory_info().rss for each in (process, *children)) / MEGABYTE,
         descriptors=process.num_fds(),
         threads=process.num_threads(),
-        children=len(process.children(recursive=True)),
+        children=len(children),
         tasks=int(values["earshot_event_loop_tasks"]),
         held={name: values[name] for name in HELD},
     )

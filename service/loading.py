@@ -115,6 +115,8 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
     """
     checkpoint, runner = await asyncio.to_thread(_load, settings, source, metrics)
     flow = await asyncio.to_thread(model_flow, checkpoint)
+    speech_models = SpeechModels()
+    await asyncio.to_thread(speech_models.warm_up)
     scheduler = SchedulerConfig(
         windows=settings.window_slots,
         rows=runner.config.rows,
@@ -135,7 +137,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
             facts_of(checkpoint, runner.config.rows),
             checkpoint.tokenizer,
             LogMelSpectrogram(model.config.n_mels).maximum,
-            SpeechModels(),
+            speech_models,
         ),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),

@@ -32,6 +32,12 @@ _WRITE_BYTES = 1 << 18
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
+def child_environment() -> dict[str, str]:
+    """Return the variables that a child is given: where libraries are, and one thread for them."""
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
 class Pcm(NamedTuple):
     """A piece of decoded audio.
 
@@ -60,7 +66,6 @@ class DecodingChild:
         Raises:
             Unavailable: if the process cannot be started, or does not become ready.
         """
-        environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -69,7 +74,7 @@ class DecodingChild:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env=environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env=child_environment(),
                 cwd="/",
                 start_new_session=True,
             )

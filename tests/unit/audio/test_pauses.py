@@ -30,7 +30,7 @@ def test_speech_without_a_pause_has_a_quietest_moment() -> None:
     class Hesitating(Loud):
         """Sure of speech, but less so for a moment."""
 
-        def process_samples(self, samples: object) -> float:
+        def probability(self, chunk: object) -> float:
             self.heard += 1
             return 0.7 if 600 <= self.heard <= 603 else 0.95
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,13 @@ class Loud:
     def reset(self) -> None:
         self.resets += 1
 
-    def process_samples(self, samples: Sequence[float]) -> float:
-        assert len(samples) == 512
+    def hear(self, samples: Waveform) -> Waveform:
+        return np.array([self.probability(chunk) for chunk in samples], np.float32)
+
+    def probability(self, chunk: Waveform) -> float:
+        assert len(chunk) == 512
         self.heard += 1
-        return float(max(samples) > 0.5 or min(samples) < -0.5)
+        return float(np.abs(chunk).max() > 0.5)
 
 
 def loud_at(seconds: float, *spans: tuple[float, float]) -> Waveform:
@@ -54,8 +56,8 @@ def test_bounds_say_what_is_speech_and_how_it_is_divided() -> None:
     assert np.allclose(found, [(1.5, 3.5), (2.7, 4.5)], atol=0.05)
 
     class Unsure(Loud):
-        def process_samples(self, samples: Sequence[float]) -> float:
-            return 0.6 * super().process_samples(samples)
+        def probability(self, chunk: Waveform) -> float:
+            return 0.6 * super().probability(chunk)
 
     assert SpeechMap(SpeechModels(Unsure), waveform).spans(0, 10)
     assert not SpeechMap(SpeechModels(Unsure), waveform, SpeechBounds(threshold=0.7)).spans(0, 10)

@@ -35,7 +35,7 @@ def test_hours_of_silence_are_an_empty_transcript_that_took_no_decoding(
     silence = np.zeros(2 * 3600 * 16_000, np.float32)
 
     class Silent(Loud):
-        def process_samples(self, samples: Sequence[float]) -> float:
+        def probability(self, chunk: object) -> float:
             return 0.0
 
     runner = ScriptedRunner(never)

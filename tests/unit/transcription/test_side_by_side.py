@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from service.transcription.events import (
 )
 from service.transcription.params import TranscriptionParams
 from service.transcription.transcriber import Transcriber
-from tests.unit.audio.test_vad import Loud
+from tests.unit.audio.test_vad import Loud, Waveform
 from tests.unit.transcription.parts import (
     PARALLEL,
     STEP_S,
@@ -76,10 +76,10 @@ def test_one_part_that_cannot_be_decoded_fails_the_recording_and_frees_all(
 
 def test_a_detector_that_fails_fails_the_recording(english: WhisperTokenizer) -> None:
     class Broken(Loud):
-        def process_samples(self, samples: Sequence[float]) -> float:
+        def probability(self, chunk: Waveform) -> float:
             if self.heard > 1500:
                 raise RuntimeError("broken")
-            return super().process_samples(samples)
+            return super().probability(chunk)
 
     with pytest.raises(RuntimeError, match="broken"):
         transcribe(english, says_its_part(english), speech(4), PARALLEL, speech_model=Broken)
