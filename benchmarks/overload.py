@@ -8,22 +8,23 @@ the latency of those who are admitted what it is at capacity, where every place 
 every other answer a 429.
 
 Without `--url` a service is started for the run, with the model and device of the `EARSHOT_*`
-variables. The generator needs a core of its own: on a busy or small machine it takes from the
-service what it measures, so take figures where nothing else runs.
+variables, or with random weights at the size of whisper-tiny. The generator needs a core of its
+own: on a busy or small machine it takes from the service what it measures, the more the shorter a
+request is. So take figures where nothing else runs, and with requests that are some work.
 
     python -m benchmarks.overload
+    EARSHOT_MAX_REQUESTS=16 python -m benchmarks.overload --random-tiny --seconds 120
     python -m benchmarks.overload --url http://127.0.0.1:8000 --seconds 60 --times 10 talk.mp3
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import statistics
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -34,8 +35,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks.own import own_service
-from benchmarks.recordings import SAMPLES
+from benchmarks.load import Work, the_work
 
 TOLERANCE = 0.05
 LATENCY_TOLERANCE = 0.5
@@ -61,10 +61,12 @@ class Level:
         latencies_s: of those that were answered.
         refusals_s: the `Retry-After` of those that were refused.
         failures: the others, by what they got.
+        options: of every request.
     """
 
     name: str
     round_s: float
+    options: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     offered: int = 0
     latencies_s: list[float] = field(default_factory=list)
@@ -97,7 +99,7 @@ class Level:
         began = time.perf_counter()
         self.offered += self.counts(began)
         try:
-            response = await client.post("/transcribe?stream=false", content=audio)
+            response = await client.post("/transcribe", params=self.options, content=audio)
         except httpx.TransportError as error:
             self.failures[type(error).__name__] += 1
             return
@@ -182,16 +184,16 @@ async def with_progress(level: Level, work: Awaitable[None]) -> None:
         await running
 
 
-async def measure(
-    url: str, recordings: Sequence[bytes], seconds: float, times: float, rounds: int
-) -> tuple[Level, Level]:
+async def measure(work: Work, seconds: float, times: float, rounds: int) -> tuple[Level, Level]:
     """Return the level at capacity and the one beyond it, in turn round after round."""
-    audio = itertools.cycle(recordings)
+    audio = itertools.cycle([path.read_bytes() for path in work.files])
+    options = {**work.options, "stream": "false"}
     unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=unlimited) as client:
+    async with httpx.AsyncClient(base_url=work.url, timeout=TIMEOUT_S, limits=unlimited) as client:
         health = (await client.get("/health")).json()
         clients = health["engine"]["max_requests"]
-        full, beyond = (Level(name, seconds / rounds) for name in ("capacity", f"{times:g} x"))
+        names = ("capacity", f"{times:g} x")
+        full, beyond = (Level(name, seconds / rounds, options) for name in names)
         for _ in range(rounds):
             before = len(full.latencies_s), len(beyond.latencies_s)
             await with_progress(full, at_capacity(full, client, audio, clients))
@@ -213,13 +215,12 @@ def run(
     seconds: Annotated[float, typer.Option(min=1, help="measured at each level")] = 60.0,
     times: Annotated[float, typer.Option(min=1, help="the capacity that is offered")] = 10.0,
     rounds: Annotated[int, typer.Option(min=1, help="in which both levels take turns")] = 4,
+    random_tiny: Annotated[bool, typer.Option("--random-tiny", help="see above")] = False,
 ) -> None:
     """Measure the throughput of a service at its capacity and far beyond it."""
-    recordings = [path.read_bytes() for path in files or sorted(SAMPLES.glob("*.wav"))]
-    with contextlib.nullcontext() if url else own_service(console) as own:
-        address = own.url if own else url or ""
-        full, beyond = asyncio.run(measure(address, recordings, seconds, times, rounds))
-    table = Table(title=f"{seconds:g} s at each level, {len(recordings)} recordings in turn")
+    with the_work(files, url, random_tiny) as work:
+        full, beyond = asyncio.run(measure(work, seconds, times, rounds))
+    table = Table(title=f"{seconds:g} s at each level, {len(work.files)} recordings in turn")
     for heading in (
         "level", "offered/s", "answered/s", "of capacity", "refused", "failures",
         "latency ms\np50 / p95 / max", "Retry-After s\np50 / p95 / max",

@@ -9,7 +9,11 @@ from benchmarks.overload import Level, verdict
 
 def level(n_answered: int, latency_s: float = 1.0, **failures: int) -> Level:
     return Level(
-        "a level", 10.0, 40.0, latencies_s=[latency_s] * n_answered, failures=Counter(failures)
+        "a level",
+        10.0,
+        seconds=40.0,
+        latencies_s=[latency_s] * n_answered,
+        failures=Counter(failures),
     )
 
 
