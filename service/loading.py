@@ -6,9 +6,12 @@ Imported when the model is loaded, and not before: torch takes seconds. Knows no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,6 +20,7 @@ from service import __version__
 from service.api.deps import ModelFlow, Serving
 from service.audio.mel import HOP_LENGTH, SAMPLE_RATE, LogMelSpectrogram
 from service.audio.vad import SpeechModels
+from service.capacity import MOST, choose_slots, free_host_bytes
 from service.checkpoints.checkpoint import Checkpoint, build_model
 from service.checkpoints.load import load_checkpoint
 from service.checkpoints.opened import open_model
@@ -31,6 +35,7 @@ from service.inspection.flow_report import heading, notes, report
 from service.inspection.flow_svg import draw_svg
 from service.inspection.flow_text import draw
 from service.metrics import Metrics
+from service.model.kv_cache import cache_bytes
 from service.model.numerics import choose_numerics
 from service.model.packed import pack
 from service.settings import Settings
@@ -42,8 +47,6 @@ logger = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUDIO_CONTEXT_STEP = 64
 """Mel frames to whose multiples shorter windows are rounded up: whole tiles of every kernel."""
-_LEAST_ROWS = 8
-"""A beam search of usual width fits, however few windows there are."""
 _MOST_HYPOTHESES = 16
 """Of one window, so that one request does not take all rows."""
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -82,6 +85,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Return the memory that is free on a device, or None if nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return free_host_bytes()
+
+
 def keep_sums_whole() -> None:
     """Forbid CUDA's matrix libraries what lets a row's sum depend on the batch, or lose digits.
 
@@ -118,7 +128,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
     speech_models = SpeechModels()
     await asyncio.to_thread(speech_models.warm_up)
     scheduler = SchedulerConfig(
-        windows=settings.window_slots,
+        windows=runner.config.windows,
         rows=runner.config.rows,
         eot=runner.special.eot,
         n_text_ctx=checkpoint.config.n_text_ctx,
@@ -160,23 +170,31 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
     torch.set_num_threads(settings.threads or available_cpus())
     checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
     checkpoint = with_audio_context(checkpoint, settings.audio_context_s)
+    what = f"{checkpoint.name} in {settings.dtype}"
+    with _fits(device, what):
+        model = build_model(checkpoint, device=device, dtype=dtype)
+        pack(model, numerics)
+    nbytes = functools.partial(
+        cache_bytes, checkpoint.config, dtype=dtype, cross_dtype=model.cross_dtype
+    )
+    slots = choose_slots(
+        settings.window_slots,
+        settings.decoder_rows,
+        most=MOST[device.type],
+        free=free_bytes(device),
+        nbytes=nbytes,
+    )
+    logger.info(slots.reason)
     config = RunnerConfig(
-        windows=settings.window_slots,
-        rows=settings.decoder_rows or max(_LEAST_ROWS, 2 * settings.window_slots),
+        windows=slots.windows,
+        rows=slots.rows,
         encode_batch=settings.encode_batch,
         alignment_heads=checkpoint.generation.alignment_heads,
         fixed_shapes=device.type == "cuda",
     )
-    try:
-        model = build_model(checkpoint, device=device, dtype=dtype)
-        pack(model, numerics)
-        special = SpecialTokens.of(checkpoint.tokenizer, checkpoint.config.n_vocab)
+    special = SpecialTokens.of(checkpoint.tokenizer, checkpoint.config.n_vocab)
+    with _fits(device, f"{what} with {slots.windows} window slots and {slots.rows} decoder rows"):
         runner = ModelRunner(model, special, config, metrics)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"{device} cannot hold {checkpoint.name} in {settings.dtype} with "
-            f"{config.windows} window slots and {config.rows} decoder rows: {error}"
-        ) from error
     return checkpoint, runner
 
 
@@ -201,6 +219,15 @@ def with_audio_context(checkpoint: Checkpoint, shortest_s: float) -> Checkpoint:
         shortest_window_frames=shortest_frames,
     )
     return dataclasses.replace(checkpoint, config=shorter)
+
+
+@contextlib.contextmanager
+def _fits(device: torch.device, what: str) -> Iterator[None]:
+    """Turn a lack of memory into an error that says what does not fit."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(f"{device} cannot hold {what}: {error}") from error
 
 
 def model_flow(checkpoint: Checkpoint) -> ModelFlow:

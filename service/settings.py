@@ -88,13 +88,16 @@ class Settings(BaseSettings):
         default=0, description="torch's CPU threads; 0 is the CPUs it may use"
     )
 
-    window_slots: Count = Field(
-        default=16, description="windows of 30 s that are decoded at the same time"
+    window_slots: CountOrAuto = Field(
+        default=0,
+        description="windows of 30 s that are decoded at the same time; 0 is as many as fit into"
+        " half of the memory that is free once the weights are loaded, at most 16 on a CPU and"
+        " 64 on CUDA",
     )
     decoder_rows: CountOrAuto = Field(
         default=0,
         description="hypotheses decoded at the same time: one for each window, `beam_size` or "
-        "`best_of` where that is asked for; 0 is twice `EARSHOT_WINDOW_SLOTS`, at least 8",
+        "`best_of` where that is asked for; 0 is twice the windows, at least 8",
     )
     encode_batch: CountOrAuto = Field(
         default=0, description="windows encoded in one forward; 0 is measured at start"

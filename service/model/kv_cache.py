@@ -11,6 +11,7 @@ side by side: a `RowGroup`. `move_rows`, `move_window` and `swap_windows` are ho
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -88,24 +89,14 @@ class KVCache:
         cross_dtype: torch.dtype | None = None,
         spare_rows: int = 0,
     ) -> None:
-        n_head = config.n_text_head
-        d_head = config.d_model // n_head
-        layers = config.n_text_layer
+        cross, self_ = _shapes(config, windows, rows + spare_rows)
         self.windows = windows
         self.rows = rows
         self.n_text_ctx = config.n_text_ctx
         self.n_audio_ctx = config.n_audio_ctx
         self.device = torch.device(device)
-        self.cross = torch.zeros(
-            (layers, 2, windows, n_head, config.n_audio_ctx, d_head),
-            device=device,
-            dtype=cross_dtype or dtype,
-        )
-        self.self_ = torch.zeros(
-            (layers, 2, rows + spare_rows, n_head, config.n_text_ctx, d_head),
-            device=device,
-            dtype=dtype,
-        )
+        self.cross = torch.zeros(cross, device=device, dtype=cross_dtype or dtype)
+        self.self_ = torch.zeros(self_, device=device, dtype=dtype)
         self._cross_lengths = [0] * windows
 
     @property
@@ -237,6 +228,29 @@ class KVCache:
         if min(lengths) == n_key:
             return cross_kv, None
         return cross_kv, _cross_bias(to_device(lengths, self.device), n_key)
+
+
+def cache_bytes(
+    config: WhisperConfig,
+    windows: int,
+    rows: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    cross_dtype: torch.dtype | None = None,
+) -> int:
+    """Return the bytes that a `KVCache` of these arguments takes."""
+    cross, self_ = _shapes(config, windows, rows)
+    return math.prod(cross) * (cross_dtype or dtype).itemsize + math.prod(self_) * dtype.itemsize
+
+
+def _shapes(config: WhisperConfig, windows: int, rows: int) -> tuple[list[int], list[int]]:
+    """Return the shapes of the cross pool and of the self pool."""
+    layers, n_head = config.n_text_layer, config.n_text_head
+    d_head = config.d_model // n_head
+    return (
+        [layers, 2, windows, n_head, config.n_audio_ctx, d_head],
+        [layers, 2, rows, n_head, config.n_text_ctx, d_head],
+    )
 
 
 def to_device(values: list[int], device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from service import loading
 from service.build import api_config, build_services, created_s, model_name, model_source
 from service.checkpoints import load_checkpoint
 from service.checkpoints.hf import save_hf_folder
@@ -156,6 +157,18 @@ def test_a_quota_of_cpus_counts_and_no_quota_does_not(tmp_path: Path) -> None:
         quota.write_text(content + "\n")
         assert available_cpus(quota) == expected, content
     assert available_cpus(tmp_path / "none") == cpus
+
+
+def test_the_log_says_why_there_are_so_many_slots(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loading, "free_host_bytes", lambda: 100_000_000)
+    with caplog.at_level("INFO", loading.logger.name):
+        _, runner = loading._load(Settings(device="cpu"), "service/builtin", Metrics())
+    assert (runner.config.windows, runner.config.rows) == (4, 8)
+    assert (runner.cache.windows, runner.cache.rows) == (4, 8)
+    assert runner.cache.nbytes < 50_000_000
+    assert "as many as fit into 50% of the 100 MB that are free" in caplog.text
 
 
 def test_cuda_is_told_to_sum_without_splitting(monkeypatch: pytest.MonkeyPatch) -> None:

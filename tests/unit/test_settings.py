@@ -47,7 +47,7 @@ def test_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> No
         ("drain_timeout_s", "-1"),
         ("drain_timeout_s", "inf"),
         ("drain_timeout_s", "nan"),
-        ("window_slots", "0"),
+        ("window_slots", "-1"),
         ("log_format", "xml"),
     ],
 )

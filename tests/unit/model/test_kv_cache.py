@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from service.model import KVCache, RowGroup, WhisperConfig
+from service.model.kv_cache import cache_bytes
 
 CONFIG = WhisperConfig(
     n_mels=80, n_audio_ctx=96, d_model=32, n_audio_head=2, n_audio_layer=1, n_audio_ffn=64,
@@ -25,6 +26,12 @@ def test_rows_of_several_lengths_share_a_padded_key_length() -> None:
     allowed = (view.self_bias == 0).sum(dim=-1).flatten()
     assert allowed.tolist() == [1, 41, 8]
     assert view.write_index.tolist() == [[0], [40], [7]]
+
+
+@pytest.mark.parametrize("cross_dtype", [None, torch.bfloat16])
+def test_bytes_are_known_before_they_are_taken(cross_dtype: torch.dtype | None) -> None:
+    expected = KVCache(CONFIG, 3, 7, cross_dtype=cross_dtype).nbytes
+    assert cache_bytes(CONFIG, 3, 7, cross_dtype=cross_dtype) == expected
 
 
 def test_prompt_sees_itself_causally() -> None:
