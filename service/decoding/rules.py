@@ -96,13 +96,22 @@ class RuleState:
         Shapes: `b` may run over rows that hold no sequence; their results mean nothing.
         """
         rows = slice(first, first + logits.shape[0])
+        filtered = self.suppress(logits, rows)
+        self.keep_order(filtered, rows)
+        self.weigh(filtered, rows)
+        return filtered
+
+    def suppress(self, logits: Tensor, rows: slice) -> Tensor:
+        """Return logits without the suppressed tokens of each row: f32[b n_vocab]."""
+        return logits + self._bias[rows]
+
+    def keep_order(self, filtered: Tensor, rows: slice) -> None:
+        """Leave timestamps only where they make pairs and do not go back, in place."""
         begin = self.special.timestamp_begin
         ruled, last, penultimate = (
             self._timestamps[rows], self._last[rows], self._penultimate[rows],
         )  # fmt: skip
-        filtered = logits + self._bias[rows]
         text, timestamps = filtered[:, :begin], filtered[:, begin:]
-
         opened = ruled & last & ~penultimate  # one timestamp: its partner or end-of-text follows
         closed = ruled & last & penultimate  # a pair: text has to follow
         text[:, : self.special.eot].masked_fill_(opened, NEGATIVE_INFINITY)
@@ -111,10 +120,13 @@ class RuleState:
         early = self._ids[begin:] < earliest  # [b n_timestamps]
         timestamps.masked_fill_(closed | (ruled & early), NEGATIVE_INFINITY)
 
+    def weigh(self, filtered: Tensor, rows: slice) -> None:
+        """Leave no text where all timestamps together are likelier than any of it, in place."""
+        begin = self.special.timestamp_begin
+        text, timestamps = filtered[:, :begin], filtered[:, begin:]
         mass = timestamps.logsumexp(dim=-1, keepdim=True)
         likelier = mass > text.amax(dim=-1, keepdim=True)
-        text.masked_fill_(ruled & likelier, NEGATIVE_INFINITY)
-        return filtered
+        text.masked_fill_(self._timestamps[rows] & likelier, NEGATIVE_INFINITY)
 
     def update(self, tokens: Tensor, first: int, rows: Tensor | slice | None = None) -> None:
         """Note what rows `first ...` have sampled, i64[b]; or these rows, which may be others."""
