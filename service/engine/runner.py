@@ -103,9 +103,8 @@ class ModelRunner:
         self.metrics = metrics or Metrics()
         device, n_rows = model.device, config.rows
         self.cache = KVCache(
-            model.config, config.windows, n_rows,
+            model.config, config.windows, n_rows, spare_rows=int(config.fixed_shapes),
             device=device, dtype=model.dtype, cross_dtype=model.cross_dtype,
-            spare_rows=int(config.fixed_shapes),
         )  # fmt: skip
         self.sampler = Sampler(special, n_rows, device)
         self._encoder = WindowEncoder(model, self.cache, config.padding, self.metrics)
@@ -167,10 +166,12 @@ class ModelRunner:
         """Compare all rows over batch sizes and key lengths, on the kernels really in use.
 
         Overwrites the cache: only while nothing runs. If rows differ, `row_multiple` of the decoder
-        is raised until they agree, or to where nothing is left to raise.
+        is raised until they agree or it covers all; texts that differ are aligned one by one.
         """
         with lost_device_is_dead(), torch.inference_mode():
-            return probe(self.model, self.cache, self.encode_batch)
+            report = probe(self.model, self.cache, self.encode_batch, self._aligner.together)
+        self._aligner.together = report.align_batch
+        return report
 
     def move(self, moves: Sequence[Move]) -> None:
         """Apply the scheduler's moves, in order."""
@@ -241,7 +242,7 @@ class ModelRunner:
             return found
 
     def align(self, starts: Sequence[AlignStart]) -> list[Alignment | None]:
-        """Align texts with their windows, each by a teacher-forced pass of its own."""
+        """Align texts with their windows, several by one teacher-forced pass."""
         with lost_device_is_dead(), torch.inference_mode():
             self._streams.join()
             found = self._aligner.align(starts)

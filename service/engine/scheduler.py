@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from service.decoding.params import AlignParams, DetectParams, SequenceParams
 from service.engine.layout import Layout
 from service.engine.sequence import Outcome, Sequence, Window
-from service.engine.types import Move, Step, Task, WindowInput
+from service.engine.types import ALIGN_BATCH, Move, Step, Task, WindowInput
 from service.errors import DecodingFailed
 
 
@@ -50,6 +50,7 @@ class SchedulerConfig:
         n_text_ctx: decoder positions.
         encode_batch: windows started between two decoder steps at most, so that a burst of uploads
             does not stall the rows that run. (A fresh start means an encoder pass.)
+        align_batch: texts that are aligned in one pass; together they count as one window.
         patience: windows that came later and may go before a window, at most.
     """
 
@@ -59,12 +60,16 @@ class SchedulerConfig:
     n_text_ctx: int
     encode_batch: int = 1
     patience: int = 64
+    align_batch: int = ALIGN_BATCH
 
     def __post_init__(self) -> None:
         if self.windows < 1 or self.rows < 1:
             raise ValueError(f"rows={self.rows} and windows={self.windows} must be positive")
-        if self.encode_batch < 1:
-            raise ValueError(f"encode_batch={self.encode_batch} must be positive")
+        if self.encode_batch < 1 or self.align_batch < 1:
+            raise ValueError(
+                f"encode_batch={self.encode_batch} and align_batch={self.align_batch} must be "
+                "positive"
+            )
         if self.patience < 0:
             raise ValueError(f"patience={self.patience} must be 0 or more")
 
@@ -184,13 +189,19 @@ class Scheduler:
         """Return the next step's work: the next in the queue start, as far as there is room.
 
         A window that holds a slot stands before every window that waits for one: those that hold
-        the slots can always go on, and the queue cannot lock itself up.
+        the slots can always go on, and the queue cannot lock itself up. Alignments that stand next
+        to one another start together.
         """
         running = self._layout.running
         starting: list[Sequence] = []
-        while self._waiting and len(starting) < self.encode_batch:
-            if not self._layout.has_room(self._waiting[0]):
-                break
+        n_passes = n_aligned = 0
+        while self._waiting and self._layout.has_room(self._waiting[0]):
+            aligns = self._waiting[0].only_aligns
+            if not (aligns and 0 < n_aligned < self.config.align_batch):
+                if n_passes == self.encode_batch:
+                    break
+                n_passes, n_aligned = n_passes + 1, 0
+            n_aligned += aligns
             starting.append(self._waiting.pop(0))
             self._layout.admit(starting[-1])
         return Batch(self._layout.take_moves(), tuple(starting), running)

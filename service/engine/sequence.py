@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from service.decoding.hypotheses import Candidates, Hypotheses, hypotheses_of
-from service.decoding.params import SequenceParams
+from service.decoding.params import AlignParams, SequenceParams
 from service.decoding.words import Alignment
 from service.engine.types import (
     Answer,
@@ -80,6 +80,11 @@ class Sequence:
     def kind(self) -> tuple[int, bool]:
         """What may run in one group: its width, and whether that is of beams."""
         return self.n_rows, isinstance(self.task, SequenceParams) and self.task.is_beam
+
+    @property
+    def only_aligns(self) -> bool:
+        """Whether it aligns a text with a window that is encoded already."""
+        return isinstance(self.task, AlignParams) and self.window.encoded
 
     def take(self, outcome: Outcome, eot: int, n_text_ctx: int) -> list[Step]:
         """Note what a step brought -> what the owner sees of it; the last step has a `finish`."""

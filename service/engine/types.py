@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+ALIGN_BATCH = 4
+"""Texts that are aligned in one pass, at most: about as long as a window takes to encode."""
+
+
 @dataclass(frozen=True, slots=True)
 class WindowInput:
     """The audio of one window.

@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from service.model.config import WhisperConfig
+
+if TYPE_CHECKING:
+    from service.model.watched import WatchedHeads
 
 KEY_MULTIPLE = 32
 """Key lengths are padded to a multiple of this: shorter ones change the order of summation."""
@@ -54,6 +58,9 @@ class CacheView:
     Shapes: self_kv [l 2 b h k d], what is read of self_pool [l 2 r h p d]; cross_kv [l 2 n h c d];
     self_bias f32 [b 1 q k] and cross_bias f32 [n 1 1 c] or None, both 0 or -inf; row_index i64
     [b 1] and write_index i64 [b q], the places of the new keys in self_pool.
+
+    Attributes:
+        watched: who wants to know what heads of the cross-attention look at, if anybody.
     """
 
     self_kv: Tensor
@@ -63,6 +70,7 @@ class CacheView:
     cross_bias: Tensor | None
     row_index: Tensor
     write_index: Tensor
+    watched: WatchedHeads | None = None
 
 
 class KVCache:

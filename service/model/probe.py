@@ -9,6 +9,7 @@ Knows nothing about requests; overwrites the cache.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ matrix library's split of rows over threads would cut differently (docs/adr/0001
 _N_PROMPT = 4
 _WIDTHS = (2, 5)
 """Hypotheses of a window that are tried."""
+_TEXT_LENGTHS = (100, 31, 190, 60)
+"""Tokens of the texts that are read together."""
 _BATCHES = (1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 16, 31, 32, 63, 64, 128)
 
 
@@ -35,6 +38,7 @@ class ProbeReport:
         device, dtype, threads: what it ran on.
         row_multiple: what decoder rows are padded to, after the probe.
         encode_batch: how many windows may be encoded together, after the probe.
+        align_batch: how many texts may be read together, after the probe.
         n_compared: rows compared with the same row alone.
         failures: what differed at that `row_multiple`, in words; empty if nothing did.
     """
@@ -44,6 +48,7 @@ class ProbeReport:
     threads: int
     row_multiple: int
     encode_batch: int
+    align_batch: int
     n_compared: int
     failures: tuple[str, ...]
 
@@ -58,8 +63,8 @@ class ProbeReport:
         if self.is_invariant:
             logger.info(
                 "batch invariance holds on %s: %d rows compared, decoder rows in multiples of %d, "
-                "up to %d windows encoded together",
-                where, self.n_compared, self.row_multiple, self.encode_batch,
+                "up to %d windows encoded and %d texts aligned together",
+                where, self.n_compared, self.row_multiple, self.encode_batch, self.align_batch,
             )  # fmt: skip
         else:
             logger.warning(
@@ -68,11 +73,14 @@ class ProbeReport:
             )  # fmt: skip
 
 
-def probe(model: WhisperModel, cache: KVCache, encode_batch: int) -> ProbeReport:
-    """Compare all rows over encoder batches, decoder batches and key lengths.
+def probe(
+    model: WhisperModel, cache: KVCache, encode_batch: int, align_batch: int = 1
+) -> ProbeReport:
+    """Compare all rows over encoder batches, decoder batches, key lengths and texts read at once.
 
     Halves `encode_batch` until windows agree with themselves alone, and raises `row_multiple` of
-    the decoder until rows agree, or until it covers all rows.
+    the decoder until rows agree, or until it covers all rows. `align_batch` becomes 1 unless texts
+    agree with themselves alone.
     """
     compared = 0
     failures: list[str] = []
@@ -88,6 +96,8 @@ def probe(model: WhisperModel, cache: KVCache, encode_batch: int) -> ProbeReport
         if not found or model.decoder.row_multiple >= cache.rows:
             break
         model.decoder.row_multiple *= 2
+    n_rows, is_one = _probe_texts(model, cache, align_batch)
+    compared += n_rows
     cache.self_.zero_()
     return ProbeReport(
         device=str(cache.device),
@@ -95,6 +105,7 @@ def probe(model: WhisperModel, cache: KVCache, encode_batch: int) -> ProbeReport
         threads=torch.get_num_threads(),
         row_multiple=model.decoder.row_multiple,
         encode_batch=encode_batch,
+        align_batch=align_batch if is_one else 1,
         n_compared=compared,
         failures=(*failures, *found),
     )
@@ -191,6 +202,30 @@ def _probe_beams(model: WhisperModel, cache: KVCache) -> tuple[int, list[str]]:
             if differing:
                 found.append(f"{n_windows} windows of {width} hypotheses{what}: rows {differing}")
     return compared, found
+
+
+def _probe_texts(model: WhisperModel, cache: KVCache, n_texts: int) -> tuple[int, bool]:
+    """Compare texts read alone with the same read together, whichever comes first.
+
+    Returns:
+        Rows compared, and whether all were the same.
+    """
+    n_texts = min(n_texts, cache.rows, cache.windows)
+    for slot, key_value in zip(range(n_texts), itertools.cycle(_windows(model, cache))):
+        cache.write_cross(slot, key_value)
+    lengths = [min(_TEXT_LENGTHS[n % len(_TEXT_LENGTHS)], cache.n_text_ctx) for n in range(n_texts)]
+    texts = [(torch.arange(n) % model.config.n_vocab).tolist() for n in lengths]
+    places = [RowGroup(n, n, 1) for n in range(n_texts)]
+    alone = [
+        model.read([text], cache, [place])[0] for text, place in zip(texts, places, strict=True)
+    ]
+    forwards = model.read(texts, cache, places)
+    backwards = model.read(texts[::-1], cache, places[::-1])[::-1]
+    is_one = all(
+        torch.equal(own, one) and torch.equal(own, other)
+        for own, one, other in zip(alone, forwards, backwards, strict=True)
+    )
+    return 2 * sum(lengths), is_one
 
 
 def _windows(model: WhisperModel, cache: KVCache) -> tuple[Tensor, Tensor]:

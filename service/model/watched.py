@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from service.model.kv_cache import CacheView
-
 
 class WatchedHeads:
     """Collects what some heads of the cross-attention look at, before the softmax.
@@ -26,11 +24,11 @@ class WatchedHeads:
             self._heads.setdefault(layer, []).append(head)
         self.scores: list[Tensor] = []
 
-    def look(self, layer: int, query: Tensor, view: CacheView) -> None:
-        """Note the scores of a layer's heads: query [n h q d]."""
+    def look(self, layer: int, query: Tensor, keys: Tensor) -> None:
+        """Note the scores of a layer's heads: query [n h q d], keys [n h c d]."""
         heads = self._heads.get(layer)
         if heads is None:
             return
-        keys = view.cross_kv[layer, 0][:, heads]
+        watched = keys[:, heads]
         scaled = (query[:, heads] * query.shape[-1] ** -0.5).to(keys.dtype)
-        self.scores.append(torch.matmul(scaled, keys.transpose(-1, -2)).float())
+        self.scores.append(torch.matmul(scaled, watched.transpose(-1, -2)).float())

@@ -10,6 +10,7 @@ and openai/whisper `model.py`. Parity: tests/parity/.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -28,6 +29,14 @@ ROW_MULTIPLE = 4
 
 `TextDecoder.row_multiple` starts here; the engine's start-up probe may raise it.
 """
+
+TEXT_MULTIPLE = 32
+"""Texts that are read at once are padded to a multiple of this, each by itself."""
+
+
+def padded_length(n_tokens: int, n_text_ctx: int) -> int:
+    """Return the positions that a text of so many tokens takes when it is read at once."""
+    return min(-(-n_tokens // TEXT_MULTIPLE) * TEXT_MULTIPLE, n_text_ctx)
 
 
 class DecoderBlock(nn.Module):
@@ -49,13 +58,7 @@ class DecoderBlock(nn.Module):
         out: Tensor = x + self.mlp(self.mlp_ln(x))
         return out
 
-    def decode(
-        self,
-        x: Tensor,
-        layer: int,
-        views: Sequence[CacheView],
-        watched: WatchedHeads | None = None,
-    ) -> Tensor:
+    def decode(self, x: Tensor, layer: int, views: Sequence[CacheView]) -> Tensor:
         """[n d_model] -> [n d_model]; the rows of the views, one after another, use the cache.
 
         `n` may be larger than all their rows: the rest is padding for the linears, which attends
@@ -64,8 +67,6 @@ class DecoderBlock(nn.Module):
         new = self.attn.qkv(self.attn_ln(x))
         x = x + self.attn.out(self._over_views(new, layer, views, self._attend_self))
         query = self.cross_attn.query(self.cross_attn_ln(x))
-        if watched is not None:
-            watched.look(layer, split_heads(_rows(query, views[0]), self.attn.n_head), views[0])
         x = x + self.cross_attn.out(self._over_views(query, layer, views, self._attend_cross))
         out: Tensor = x + self.mlp(self.mlp_ln(x))
         return out
@@ -100,14 +101,11 @@ class DecoderBlock(nn.Module):
     def _attend_cross(self, query: Tensor, layer: int, view: CacheView) -> Tensor:
         """[b*q d_model] -> [b*q d_model]; a window's hypotheses are its query positions."""
         keys, values = view.cross_kv[layer].unbind(0)  # [n h c d]
-        by_window = split_heads(_rows(query, view), self.attn.n_head)
+        n_windows = view.cross_kv.shape[2]
+        by_window = split_heads(torch.unflatten(query, 0, (n_windows, -1)), self.attn.n_head)
+        if view.watched is not None:
+            view.watched.look(layer, by_window, keys)
         return merge_heads(attend(by_window, keys, values, view.cross_bias)).flatten(0, 1)
-
-
-def _rows(x: Tensor, view: CacheView) -> Tensor:
-    """The rows of a view, by window: [b*q ... c] -> [n (b/n)*q c]."""
-    n_windows = view.cross_kv.shape[2]
-    return torch.unflatten(x[: view.write_index.numel()], 0, (n_windows, -1))
 
 
 class TextDecoder(nn.Module):
@@ -152,9 +150,7 @@ class TextDecoder(nn.Module):
         ]
         return torch.stack(layers, dim=1)
 
-    def decode(
-        self, tokens: Tensor, views: Sequence[CacheView], watched: WatchedHeads | None = None
-    ) -> Tensor:
+    def decode(self, tokens: Tensor, views: Sequence[CacheView]) -> Tensor:
         """i64[rows of all views] -> hidden states before the LM head [n d_model], rows padded.
 
         Writes the new keys and values through the views.
@@ -164,7 +160,7 @@ class TextDecoder(nn.Module):
         positions = pad(torch.cat([view.write_index.flatten() for view in views]), (0, padding))
         x: Tensor = self.token_embedding(ids) + self.positional_embedding[positions]
         for layer, block in enumerate(self._layers()):
-            x = block.decode(x, layer, views, watched)
+            x = block.decode(x, layer, views)
         return x
 
 
@@ -211,27 +207,49 @@ class WhisperModel(nn.Module):
         return out
 
     def prefill(
-        self,
-        tokens: list[int],
-        cache: KVCache,
-        place: RowGroup,
-        *,
-        logits_at: Sequence[int],
-        watched: WatchedHeads | None = None,
+        self, tokens: list[int], cache: KVCache, place: RowGroup, *, logits_at: Sequence[int]
     ) -> Tensor:
         """Decode a prompt on one row from position 0 -> logits f32[len(logits_at) n_vocab].
 
-        The prompt runs alone and padded by its own length, so its bits do not depend on what else
-        runs. Keys written for the padding lie after the prompt and are overwritten before any row
-        may look at them.
+        The prompt runs alone, so its bits do not depend on what else runs.
         """
-        length = min(-(-len(tokens) // 32) * 32, cache.n_text_ctx)
-        ids = to_device(tokens + [0] * (length - len(tokens)), cache.device)
-        hidden = self.decoder.decode(ids, [cache.view(place, [0], length)], watched)
-        at = list(logits_at)
+        [hidden] = self.read([tokens], cache, [place])
+        return self.logits_after(hidden, logits_at)
+
+    def read(
+        self,
+        texts: Sequence[list[int]],
+        cache: KVCache,
+        places: Sequence[RowGroup],
+        watched: Sequence[WatchedHeads] = (),
+    ) -> list[Tensor]:
+        """Decode texts, each on one row from position 0 -> the hidden states of each [t d_model].
+
+        Each is padded by its own length and attends by itself; they share the linears. Keys written
+        for the padding lie after the text and are overwritten before any row may look at them.
+
+        Args:
+            texts: token ids.
+            cache: read and written.
+            places: of one row each.
+            watched: those who want to know what the heads look at, one a text, or none.
+        """
+        ids: list[int] = []
+        lengths, views = [], []
+        for number, (tokens, place) in enumerate(zip(texts, places, strict=True)):
+            lengths.append(padded_length(len(tokens), cache.n_text_ctx))
+            ids += tokens + [0] * (lengths[-1] - len(tokens))
+            view = cache.view(place, [0], lengths[-1])
+            views.append(replace(view, watched=watched[number]) if watched else view)
+        hidden = self.decoder.decode(to_device(ids, cache.device), views)
+        return list(torch.split(hidden[: sum(lengths)], lengths))
+
+    def logits_after(self, hidden: Tensor, positions: Sequence[int]) -> Tensor:
+        """Return the logits at some positions of a text: [t d_model] -> f32[n n_vocab]."""
+        at = list(positions)
         at += at[-1:] * (-len(at) % self.decoder.row_multiple)
-        wanted = hidden[to_device(at, cache.device)]
-        return self.decoder.logits(wanted)[: len(logits_at)]
+        wanted = hidden[to_device(at, hidden.device)]
+        return self.decoder.logits(wanted)[: len(positions)]
 
     def decode(
         self,

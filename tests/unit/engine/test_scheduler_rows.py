@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from service.decoding.params import AlignParams
+from service.decoding.params import AlignParams, DetectParams
 from service.engine.core import groups
-from service.engine.types import Answer, Finish, Start, TokenStep
+from service.engine.scheduler import Scheduler
+from service.engine.types import Answer, Finish, Start, Task, TokenStep
 from service.errors import DecodingFailed
 from tests.unit.engine.fakes import (
     EOT,
@@ -72,3 +73,59 @@ def test_text_that_cannot_be_aligned_is_refused(task: AlignParams) -> None:
     core.open(1, window(1))
     with pytest.raises(DecodingFailed, match="cannot be aligned"):
         core.submit(10, 1, task)
+
+
+ALIGN = AlignParams((101,), (1, 2), 9)
+
+
+def leased(n_windows: int, encode_batch: int = 1) -> tuple[Scheduler, FakeRunner]:
+    """A scheduler of eight windows, some of which are encoded and idle."""
+    core, runner = scheduler(windows=8, rows=8, encode_batch=encode_batch), FakeRunner(8, 8)
+    for number in range(n_windows):
+        core.open(number, window(number + 1))
+        core.submit(10 + number, number, DetectParams())
+    while core.has_work:
+        take_step(core, runner)
+    return core, runner
+
+
+def starts(core: Scheduler, runner: FakeRunner) -> list[list[int]]:
+    found = []
+    while core.waiting:
+        found.append([sequence.id for sequence in take_step(core, runner).starting])
+    return found
+
+
+def test_alignments_that_wait_start_together_and_count_as_one_window() -> None:
+    core, runner = leased(6)
+    for number in range(6):
+        core.submit(20 + number, number, ALIGN)
+    core.open(6, window(7))
+    core.submit(30, 6, params(max_tokens=1))
+    assert starts(core, runner) == [[20, 21, 22, 23], [24, 25], [30]]
+
+
+def test_alignments_leave_the_rest_of_a_step_to_windows() -> None:
+    core, runner = leased(6, encode_batch=2)
+    for number in range(6):
+        core.submit(20 + number, number, ALIGN)
+    core.open(6, window(7))
+    core.submit(30, 6, params(max_tokens=1))
+    assert starts(core, runner) == [[20, 21, 22, 23, 24, 25], [30]]
+
+
+def test_alignment_waits_for_who_stands_before_it() -> None:
+    core, runner = leased(4)
+    tasks: list[Task] = [ALIGN, ALIGN, params(max_tokens=1), ALIGN]
+    for number, task in enumerate(tasks):
+        core.submit(20 + number, number, task)
+    assert starts(core, runner) == [[20, 21], [22], [23]]
+
+
+def test_alignment_of_a_window_that_is_not_encoded_starts_as_any_window() -> None:
+    core, runner = leased(1)
+    core.submit(20, 0, ALIGN)
+    for number in (1, 2):
+        core.open(number, window(number + 1))
+        core.submit(20 + number, number, ALIGN)
+    assert starts(core, runner) == [[20], [21], [22]]

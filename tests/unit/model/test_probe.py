@@ -98,6 +98,20 @@ def test_hypotheses_that_a_longer_window_changes_are_seen(
     assert not any(failure.endswith("like them: rows") for failure in report.failures)
 
 
+def test_texts_are_read_together_only_if_that_changes_no_bits(model: WhisperModel) -> None:
+    with torch.inference_mode():
+        assert probe(model, KVCache(CONFIG, 8, 8), 1, align_batch=4).align_batch == 4
+
+    def depends_on_rows(_: nn.Module, __: object, out: Tensor) -> Tensor:
+        return out * (1 + 1e-3) if out.shape[0] > CONFIG.n_text_ctx else out
+
+    model.decoder.get_submodule("blocks.0.mlp").register_forward_hook(depends_on_rows)
+    with torch.inference_mode():
+        report = probe(model, KVCache(CONFIG, 8, 8), 1, align_batch=4)
+    assert report.align_batch == 1
+    assert report.is_invariant, "one by one it holds"
+
+
 def test_kernel_that_nothing_helps_is_reported(
     model: WhisperModel, caplog: pytest.LogCaptureFixture
 ) -> None:
