@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A tool with many dependencies of its own, kept out of what is tested.
 AUDIT := $(VENV)/audit
-# The engines that `make bench-peers` compares with, and what they need.
+# The engines that the benchmarks compare with, and what they need.
 PEERS := $(VENV)/peers
 # Old versions of OpenAI's client, each with what it needs, for the tests of the API.
 SDKS := $(VENV)/openai-1.0.0 $(VENV)/openai-1.68.0
@@ -21,7 +21,7 @@ MINUTES ?= 20
 COUNT ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sdks serve test test-browser check format bench bench-peers bench-gpu soak fuzz audit manifests clean
+.PHONY: help setup sdks serve test test-browser check format bench bench-peers bench-decoding bench-gpu soak fuzz audit manifests clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -67,6 +67,9 @@ bench: $(STAMP) ## Load a real server with 1 to 64 clients; ARGS="--random-tiny 
 
 bench-peers: $(STAMP) $(PEERS)/bin/.complete ## Beside faster-whisper, whisper.cpp and others; ARGS="--size tiny"
 	@$(BIN)/python -m benchmarks.peers.run --peers $(PEERS) $(ARGS)
+
+bench-decoding: $(STAMP) $(PEERS)/bin/.complete ## Beams, fallback and rules, beside others; ARGS="--rounds 5"
+	@$(BIN)/python -m benchmarks.decoding --peers $(PEERS) $(ARGS)
 
 # pywhispercpp from its source, so that whisper.cpp is built for this CPU: needs cmake and a compiler.
 $(PEERS)/bin/.complete: benchmarks/peers/requirements.txt | $(STAMP)
