@@ -100,7 +100,9 @@ class Settings(BaseSettings):
         "`best_of` where that is asked for; 0 is twice the windows, at least 8",
     )
     encode_batch: CountOrAuto = Field(
-        default=0, description="windows encoded in one forward; 0 is measured at start"
+        default=0,
+        description="windows encoded in one forward at most, in powers of two; "
+        "0 is measured at start",
     )
 
     max_requests: Count = Field(default=64, description="transcriptions admitted at the same time")

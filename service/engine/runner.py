@@ -58,7 +58,7 @@ class RunnerConfig:
     Attributes:
         windows: cross slots.
         rows: decoder rows; each hypothesis of a window takes one.
-        encode_batch: windows that are encoded together; 0 measures what pays at `warm_up`.
+        encode_batch: windows that are encoded together at most; 0 measures what pays at `warm_up`.
         padding: how a window is filled up.
         probe: whether `warm_up` proves batch invariance on this device first.
         alignment_heads: (layer, head) of the cross-attentions that follow the audio; by default all

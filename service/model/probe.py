@@ -118,7 +118,7 @@ def noise(*shape: int, device: torch.device) -> Tensor:
 
 
 def _probe_encoder(model: WhisperModel, cache: KVCache, encode_batch: int) -> tuple[int, list[str]]:
-    """Compare windows in a full encoder batch with the same windows alone.
+    """Compare windows in encoder batches, powers of two, with the same windows alone.
 
     In a batch of one, a window is compared with itself once more.
     """
@@ -128,14 +128,15 @@ def _probe_encoder(model: WhisperModel, cache: KVCache, encode_batch: int) -> tu
         if n_frames // 2 % POSITION_MULTIPLE:
             continue  # those are never encoded together
         mel = noise(encode_batch, config.n_mels, n_frames, device=cache.device)
-        together = model.encode(mel)
-        differing = [
-            row for row in range(encode_batch)
-            if not torch.equal(together[row], model.encode(mel[row : row + 1])[0])
-        ]  # fmt: skip
-        compared += encode_batch
-        if differing:
-            found.append(f"{encode_batch} windows of {n_frames} frames: rows {differing}")
+        alone = [model.encode(window)[0] for window in torch.split(mel, 1)]
+        for n_windows in (1 << power for power in range(encode_batch.bit_length())):
+            together = model.encode(mel[:n_windows])
+            differing = [
+                row for row in range(n_windows) if not torch.equal(together[row], alone[row])
+            ]
+            compared += n_windows
+            if differing:
+                found.append(f"{n_windows} windows of {n_frames} frames: rows {differing}")
     return compared, found
 
 

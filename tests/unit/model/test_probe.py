@@ -70,6 +70,17 @@ def test_encoder_batch_is_halved_until_it_changes_no_bits(model: WhisperModel) -
     assert report.encode_batch == 2
 
 
+def test_part_of_an_encoder_batch_that_changes_bits_is_seen(model: WhisperModel) -> None:
+    """What is left over from full batches is encoded together too."""
+
+    def by_twos(_: nn.Module, __: object, out: Tensor) -> Tensor:
+        return out * (1 + 1e-3) if out.shape[0] == 2 else out
+
+    model.encoder.ln_post.register_forward_hook(by_twos)
+    with torch.inference_mode():
+        assert probe(model, KVCache(CONFIG, 8, 8), encode_batch=4).encode_batch == 1
+
+
 def test_hypotheses_that_a_longer_window_changes_are_seen(
     model: WhisperModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
