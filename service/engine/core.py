@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from service.decoding.params import AlignParams, DetectParams, SequenceParams
@@ -145,20 +145,20 @@ class EngineCore:
 
 def groups(sequences: Many[Sequence]) -> list[Group]:
     """Return sequences, by rising row, as groups of neighbours of one kind."""
-    found: list[Group] = []
+    runs: list[list[Sequence]] = []
     for sequence in sequences:
-        row, slot = _row(sequence), _slot(sequence)
-        width, is_beam = sequence.kind
-        last = found[-1] if found else None
-        if (
-            last is not None
-            and (last.width, last.is_beam) == sequence.kind
-            and (last.row + last.n_windows * width, last.slot + last.n_windows) == (row, slot)
-        ):
-            found[-1] = replace(last, n_windows=last.n_windows + 1)
+        if runs and _are_neighbours(runs[-1][-1], sequence):
+            runs[-1].append(sequence)
         else:
-            found.append(Group(row, slot, 1, width, is_beam))
-    return found
+            runs.append([sequence])
+    return [Group(_row(run[0]), _slot(run[0]), len(run), *run[0].kind) for run in runs]
+
+
+def _are_neighbours(one: Sequence, other: Sequence) -> bool:
+    """Whether two sequences of one kind stand side by side, and their windows too."""
+    if one.kind != other.kind:
+        return False
+    return _row(one) + one.n_rows == other.row and _slot(one) + 1 == other.window.slot
 
 
 def _row(sequence: Sequence) -> int:

@@ -61,6 +61,7 @@ class Sequence:
         task: how.
         row: the first of its decoder rows, None while it waits.
         n_rows: how many it takes, one a hypothesis.
+        kind: what may run in one group: its width, and whether that is of beams.
         n_sampled: tokens drawn so far, for each hypothesis.
     """
 
@@ -69,17 +70,15 @@ class Sequence:
     task: Task
     row: int | None = None
     n_rows: int = field(init=False)
+    kind: tuple[int, bool] = field(init=False, repr=False)
     n_sampled: int = 0
     _hypotheses: Hypotheses | None = field(init=False, repr=False, default=None)
     _no_speech_prob: float | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         self.n_rows = n_rows_of(self.task)
-
-    @property
-    def kind(self) -> tuple[int, bool]:
-        """What may run in one group: its width, and whether that is of beams."""
-        return self.n_rows, isinstance(self.task, SequenceParams) and self.task.is_beam
+        is_beam = isinstance(self.task, SequenceParams) and self.task.is_beam
+        self.kind = (self.n_rows, is_beam)
 
     @property
     def only_aligns(self) -> bool:
