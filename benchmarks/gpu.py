@@ -155,6 +155,7 @@ def measure(name: str, plan: Plan, read: float, outcome: Outcome) -> None:
         step, with_host = bench.step_s(plan.slots)
         outcome.cells["step, device alone"] = f"{1e6 * step:.0f} us"
         outcome.cells["step, with the host"] = f"{1e6 * with_host:.0f} us"
+        outcome.cells["turn, host alone"] = f"{1e6 * bench.host_s():.0f} us"
         outcome.cells["step / floor"] = f"{step / floor:.2f} (floor {1e6 * floor:.0f} us)"
         check(bench, plan, outcome)
         soak(bench, plan, outcome)

@@ -176,6 +176,28 @@ class Bench:
         wait_for(self.model.device)
         return (time.perf_counter() - began) / ROUNDS
 
+    def host_s(self) -> float:
+        """Return the CPU time that a turn with all slots taken costs the host, nothing decoded.
+
+        Schedule, numbers to the device and back, and the account of what was drawn.
+        """
+        step, core, audio = self.runner.fixed_step, self.core(), recordings(self.model.config)
+        if step is None:
+            return math.nan
+        core.scheduler.encode_batch = self.slots
+        for name in range(self.slots):
+            core.scheduler.open(name, audio[name % len(audio)])
+            core.scheduler.submit(name, name, self.params)
+        core.step()
+        run, step.run = step.run, lambda _: None
+        n_turns = min(ROUNDS, self.n_tokens - 1)
+        began = time.thread_time()
+        for _ in range(n_turns):
+            core.step()
+        seconds = (time.thread_time() - began) / n_turns
+        step.run = run
+        return seconds
+
     def decoded(self, chosen: Sequence[int], at_once: int) -> dict[int, Decoded]:
         """Return what windows say of which so many are decoded at once, others beside the last."""
         audio = recordings(self.model.config)
