@@ -19,6 +19,7 @@ MAX_LINES = 320
 THREADING = {"threading", "queue", "multiprocessing", "concurrent"}
 MAY_THREAD = {
     "service/audio/sandbox.py",
+    "service/audio/speech_process.py",
     "service/engine/engine.py",
     "service/transcription/worker.py",
 }
@@ -81,7 +82,7 @@ def test_import_contracts_hold() -> None:
 
 
 @pytest.mark.parametrize("path", _files("service"), ids=_name)
-def test_only_the_engine_the_sandbox_and_the_worker_know_threads(path: Path) -> None:
+def test_only_the_engine_the_worker_and_who_has_processes_know_threads(path: Path) -> None:
     assert _name(path) in MAY_THREAD or not _imports_any(path, THREADING)
 
 
