@@ -64,6 +64,8 @@ def rules(runner: ModelRunner, n_rows: int) -> Iterator[Part]:
     plain = SequenceParams((special.sot,), 0, 100, suppress_tokens=(1, 2, 3))
     sampled = SequenceParams((special.sot,), 0, 100, temperature=RETRY)
     sampler, noisy = _sampler(runner, plain, n_rows), _sampler(runner, sampled, n_rows)
+    one_noisy = _sampler(runner, plain, n_rows)
+    one_noisy.start(0, sampled)
     state, rows = sampler.rules, slice(0, n_rows)
     state.update(torch.full((n_rows,), special.timestamp_begin), 0)
     state.update(torch.ones(n_rows, dtype=torch.int64), 0)
@@ -75,7 +77,8 @@ def rules(runner: ModelRunner, n_rows: int) -> Iterator[Part]:
     )
     yield "all rules of a step", partial(state.filter_next, logits, 0)
     yield "log-softmax and the likeliest token", partial(sampler._draw, logits, 0, n_rows)
-    yield "the same with sampling noise", partial(noisy._draw, logits, 0, n_rows)
+    yield "the same with sampling noise on one row", partial(one_noisy._draw, logits, 0, n_rows)
+    yield "the same with sampling noise on all rows", partial(noisy._draw, logits, 0, n_rows)
     yield (
         "noting what was drawn",
         partial(state.update, torch.ones(n_rows, dtype=torch.int64), 0),

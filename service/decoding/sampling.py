@@ -18,6 +18,7 @@ from torch import Tensor
 from service.decoding.beam import rank_beams
 from service.decoding.params import NoiseKey, SequenceParams, SpecialTokens
 from service.decoding.rules import RuleState
+from service.model.kv_cache import to_device
 
 REDUCTION_ROWS = 4
 """Reductions over the vocabulary run on a multiple of this many rows: torch sums a single row on
@@ -171,9 +172,23 @@ class Sampler:
 
     def _draw(self, filtered: Tensor, row: int, n_rows: int) -> Draw:
         """Draw one token a row from filtered logits, of which the first `n_rows` count."""
-        is_sampled = self.is_sampled(row, n_rows)
-        choices = self._noisy(filtered, row) if is_sampled else filtered
+        sampled = [n for n in range(n_rows) if self._sampled[row + n]]
+        if not sampled:
+            choices = filtered
+        elif len(sampled) == n_rows:
+            choices = self._noisy(filtered, row)
+        else:
+            choices = self._noisy_among(filtered, row, sampled)
         return _chosen(filtered, choices, row, n_rows)
+
+    def _noisy_among(self, filtered: Tensor, row: int, sampled: list[int]) -> Tensor:
+        """Return what `_noisy` does, and make noise for none but the rows that sample.
+
+        A row's noise costs more than all of its rules.
+        """
+        at = to_device(sampled, filtered.device)
+        noise = gumbel(self._base[row + at], self._position[row + at], self._ids)
+        return filtered.index_copy(0, at, filtered[at] / self._temperature[row + at] + noise)
 
     def _noisy(self, filtered: Tensor, row: int) -> Tensor:
         """Return what to take the maximum of: the logits, with noise on the rows that sample."""

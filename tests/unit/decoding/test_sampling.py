@@ -134,6 +134,22 @@ def test_row_draws_the_same_bits_alone_and_beside_others(threads: int, n_vocab: 
         assert run(rows) == [alone[row] for row in rows]
 
 
+def test_noise_is_made_for_no_row_but_those_that_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(bases: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        made.append(len(bases))
+        return gumbel(bases, positions, tokens)
+
+    monkeypatch.setattr("service.decoding.sampling.gumbel", counted)
+    logits = logits_of(8)
+    params = [sampling(3), GREEDY, GREEDY, sampling(4), GREEDY, GREEDY, GREEDY, GREEDY]
+    draw = started(*params).draw_next(logits, 0)
+    assert made == [2]
+    alone = [started(params[n]).draw_next(logits[n : n + 1], 0).packed[0] for n in range(8)]
+    assert draw.packed.tolist() == torch.stack(alone).tolist()
+
+
 def test_row_of_nan_fails_and_its_neighbours_do_not() -> None:
     logits = logits_of(3)
     expected = started(GREEDY, sampling(1), sampling(2)).draw_next(logits, 0).packed
