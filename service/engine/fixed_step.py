@@ -98,6 +98,11 @@ class FixedStep:
         """Where it runs."""
         return self._cache.device
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether something else than the operations themselves takes steps."""
+        return self.run != self.run_operations
+
     def covers(self, group: Group) -> bool:
         """Whether a group is rows from the first on, with one window each."""
         return group.width == 1 and group.row == 0 and group.slot == 0

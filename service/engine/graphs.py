@@ -40,16 +40,38 @@ class CudaGraphs:
         """Record every shape, the largest first, and let the step repeat them from now on.
 
         Only while nothing runs. To be called on the stream that steps will run on, whose priority
-        the recorded kernels keep.
+        the recorded kernels keep. Where the device cannot record a step, a warning says so and
+        steps go on kernel by kernel.
 
         Raises:
             torch.OutOfMemoryError: if the largest shapes do not fit.
         """
         began, before = time.perf_counter(), torch.cuda.memory_reserved()
         current = torch.cuda.current_stream()
+        self._step.idle()
+        try:
+            self._record(current)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            torch.cuda.set_stream(current)
+            self._graphs.clear()
+            logger.warning(
+                "steps cannot be recorded, they are launched kernel by kernel: %s", error
+            )
+            return
+        self._step.run = self.replay
+        logger.info(
+            "recorded %d decode steps in %.1f s and %.0f MB",
+            len(self._graphs),
+            time.perf_counter() - began,
+            (torch.cuda.memory_reserved() - before) / 1e6,
+        )
+
+    def _record(self, current: torch.cuda.Stream) -> None:
+        """Record every shape on a stream beside the current one."""
         stream = new_stream(self._step.device, current.priority)
         pool = torch.cuda.graph_pool_handle()
-        self._step.idle()
         for shape in self._step.shapes:
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
@@ -62,13 +84,6 @@ class CudaGraphs:
                 self._step.run_operations(shape)
             self._graphs[shape] = graph
         torch.cuda.synchronize()
-        self._step.run = self.replay
-        logger.info(
-            "recorded %d decode steps in %.1f s and %.0f MB",
-            len(self._graphs),
-            time.perf_counter() - began,
-            (torch.cuda.memory_reserved() - before) / 1e6,
-        )
 
     def replay(self, shape: StepShape) -> None:
         """Repeat the step of a shape on the current stream, with what its buffers hold now."""

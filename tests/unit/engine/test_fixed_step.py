@@ -65,6 +65,7 @@ def test_every_window_has_the_bits_of_an_eager_step_in_any_company(
     social = ModelRunner(model, SPECIAL, RunnerConfig(20, 32, 2, probe=False, fixed_shapes=True))
     run = how(step_of(social))
     step_of(social).run = run
+    assert step_of(social).is_recorded == isinstance(run, Recorded)
     decoded = decode(social, company, random.Random(1))
     assert decoded == {number: alone[number] for number in decoded}
     assert len(decoded) > 6
