@@ -19,16 +19,7 @@ LOGITS_TOLERANCE = 1e-3
 
 @dataclass
 class Tally:
-    """What has been compared so far."""
-
-    checkpoints: int = 0
-    tokens: int = 0
-    ties: int = 0
-
-
-@dataclass
-class DecodingTally:
-    """What has been compared of whole decodings so far."""
+    """What has been compared so far: a divergence that a tie excuses ends its case."""
 
     checkpoints: int = 0
     cases: int = 0
@@ -73,6 +64,7 @@ def greedy(
 def assert_tokens_match(found: Sequence[int], reference: Reference, tally: Tally) -> None:
     """Compare up to the first divergence, which only a tie of the reference excuses."""
     assert len(found) == len(reference.tokens)
+    tally.cases += 1
     for step, (ours, theirs) in enumerate(zip(found, reference.tokens, strict=True)):
         tally.tokens += 1
         if ours == theirs:
@@ -90,6 +82,11 @@ def assert_lively(rows: Sequence[Reference]) -> None:
     for other in rows[1:]:
         pairs = list(zip(rows[0].tokens, other.tokens, strict=True))
         assert sum(a != b for a, b in pairs) > len(pairs) // 4
+
+
+def assert_ties_are_rare(tally: Tally) -> None:
+    """Refuse more ties than one in a thousand tokens."""
+    assert tally.ties * 1000 <= tally.tokens, f"{tally.ties} ties in {tally.tokens} tokens"
 
 
 def largest(difference: Tensor | NDArray[np.float32]) -> float:

@@ -5,20 +5,29 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.parity.compare import DecodingTally, Tally
+from tests.parity.compare import Tally
 
-_TALLY = Tally()
-_DECODING = DecodingTally()
+TALLIES = {"greedy decoding": Tally(), "decode()": Tally(), "transcribe()": Tally()}
+
+
+@pytest.fixture
+def tallies() -> dict[str, Tally]:
+    return TALLIES
 
 
 @pytest.fixture
 def tally() -> Tally:
-    return _TALLY
+    return TALLIES["greedy decoding"]
 
 
 @pytest.fixture
-def decoding_tally() -> DecodingTally:
-    return _DECODING
+def decoding_tally() -> Tally:
+    return TALLIES["decode()"]
+
+
+@pytest.fixture
+def longform_tally() -> Tally:
+    return TALLIES["transcribe()"]
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +37,9 @@ def _inference_mode() -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _TALLY.checkpoints:
-        terminalreporter.write_line(
-            f"parity: {_TALLY.checkpoints} checkpoints, {_TALLY.tokens} greedy tokens compared, "
-            f"{_TALLY.ties} ties"
-        )
-    if _DECODING.checkpoints:
-        terminalreporter.write_line(
-            f"parity: {_DECODING.checkpoints} checkpoints, {_DECODING.cases} decodings in live "
-            f"batches, {_DECODING.tokens} tokens compared, {_DECODING.ties} ties"
-        )
+    for what, tally in TALLIES.items():
+        if tally.checkpoints:
+            terminalreporter.write_line(
+                f"parity of {what}: {tally.checkpoints} checkpoints, {tally.cases} cases, "
+                f"{tally.tokens} tokens compared, {tally.ties} ties"
+            )

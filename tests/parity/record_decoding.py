@@ -7,114 +7,88 @@ Run it in an environment of its own, from the root of the repository:
 
 It writes tests/parity/data/decoding.json.gz: for each checkpoint a digest of the weights, language
 probabilities, the tokens of every case of `decoding_recipes.cases` with the narrow decisions on the
-way to them, and words with times. Checkpoints that it holds already are kept: delete it to record
-all of them again. Knows nothing about Earshot.
+way to them, what it draws its second token from, and words with times. It ends with an error where
+a checkpoint is not lively. Names of checkpoints as arguments record those again, and the others are
+kept. Knows nothing about Earshot.
 """
 
 from __future__ import annotations
 
-import gzip
-import importlib
-import json
-from pathlib import Path
+import sys
 from typing import Any
 
-import numpy as np
 import torch
 
 from tests.parity.decoding_recipes import (
-    LONG_LEN,
+    DRAWN_TEMPERATURES,
+    FILE,
     MIN_TIMESTAMPS,
     N_LANGUAGES,
-    SAMPLE_LEN,
     TALKATIVE,
     Case,
     cases,
+    drawn_options,
+    recorded_decodings,
     talkative_tensors,
 )
-from tests.parity.recipes import MIN_DISTINCT_TOKENS, Shape, digest, openai_dims, waveform
+from tests.parity.recipes import MIN_DISTINCT_TOKENS, Shape, digest, waveform
+from tests.parity.reference import (
+    decoding,
+    encoding_of,
+    model_of,
+    timing,
+    tokenizing,
+    watched,
+    whisper,
+    write,
+)
 from tests.parity.vocabulary import n_text_of, special_tokens, text_tokens
 
-FILE = Path(__file__).parent / "data" / "decoding.json.gz"
-NARROW = 1e-4
-"""Decisions closer than this are noted."""
-
-whisper: Any = importlib.import_module("whisper")
-decoding: Any = importlib.import_module("whisper.decoding")
-timing: Any = importlib.import_module("whisper.timing")
-tokenizers: Any = importlib.import_module("whisper.tokenizer")
-tiktoken: Any = importlib.import_module("tiktoken")
+N_LIKELIEST = 20
 
 
 def tokenizer_of(shape: Shape, language: str | None, task: str | None) -> Any:
     """Return the reference's tokenizer over the small vocabulary."""
-    n_text = n_text_of(shape.n_vocab, N_LANGUAGES)
-    special = special_tokens(N_LANGUAGES)
-    encoding = tiktoken.Encoding(
-        name="small",
-        pat_str=r"""'s| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
-        mergeable_ranks={text: i for i, text in enumerate(text_tokens(n_text))},
-        special_tokens={text: n_text + i for i, text in enumerate(special)},
-    )
-    return tokenizers.Tokenizer(
-        encoding=encoding, num_languages=N_LANGUAGES, language=language or "en",
+    text = text_tokens(n_text_of(shape.n_vocab, N_LANGUAGES))
+    return tokenizing.Tokenizer(
+        encoding=encoding_of(text, special_tokens(N_LANGUAGES)),
+        num_languages=N_LANGUAGES,
+        language=language or "en",
         task=task or "transcribe",
-    )  # fmt: skip
+    )
 
 
-class Watch:
-    """Notes how narrow the decisions of a decoding were."""
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.narrow: dict[int, float] = {}
-
-    def note(self, margin: float) -> None:
-        if margin < NARROW:
-            self.narrow[self.step] = min(self.narrow.get(self.step, 1.0), margin)
-
-
-def watched(watch: Watch) -> tuple[Any, Any]:
-    """Return the reference's two decoders with a look at their margins."""
-
-    class Greedy(decoding.GreedyDecoder):  # type: ignore[misc]
-        def update(self, tokens: Any, logits: Any, sum_logprobs: Any) -> Any:
-            best = logits[0].topk(2).values
-            watch.note(float(best[0] - best[1]))
-            watch.step += 1
-            return super().update(tokens, logits, sum_logprobs)
-
-    class Beam(decoding.BeamSearchDecoder):  # type: ignore[misc]
-        def update(self, tokens: Any, logits: Any, sum_logprobs: Any) -> Any:
-            found = logits.log_softmax(-1).topk(self.beam_size + 2).values
-            total = (sum_logprobs[:, None] + found).flatten()
-            if len({tuple(row) for row in tokens.tolist()}) == 1:
-                total = total[: found.shape[1]]
-            top = total.sort(descending=True).values[: 2 * self.beam_size + 1]
-            watch.note(float((top[:-1] - top[1:]).nan_to_num(nan=1.0).min()))
-            watch.step += 1
-            return super().update(tokens, logits, sum_logprobs)
-
-    return Greedy, Beam
-
-
-def record_case(model: Any, mel: torch.Tensor, case: Case, originals: tuple[Any, Any]) -> Any:
+def record_case(model: Any, mel: torch.Tensor, case: Case) -> Any:
     """Return what one case comes to."""
-    watch = Watch()
-    decoding.GreedyDecoder, decoding.BeamSearchDecoder = originals
-    decoding.GreedyDecoder, decoding.BeamSearchDecoder = watched(watch)
     options = whisper.DecodingOptions(fp16=False, **case.options)
     precision = 30.0 / model.dims.n_audio_ctx
     latest = options.max_initial_timestamp
-    result = whisper.decode(model, mel, options)
+    with watched() as watch:
+        result = whisper.decode(model, mel, options)
     return {
         "name": case.name,
         "tokens": result.tokens,
         "avg_logprob": result.avg_logprob,
         "no_speech_prob": result.no_speech_prob,
         "max_initial_timestamp_index": None if latest is None else round(latest / precision),
+        "n_ended": watch.n_ended,
         "narrow": {str(step): margin for step, margin in watch.narrow.items()},
     }
+
+
+def record_drawn(model: Any, mel: torch.Tensor) -> Any:
+    """Return the distributions that the second token is drawn from, the likeliest tokens of each.
+
+    Logits after the reference's rules, divided by the temperature as its `GreedyDecoder` does.
+    """
+    options = whisper.DecodingOptions(fp16=False, sample_len=2, **drawn_options())
+    with watched() as watch:
+        first = whisper.decode(model, mel, options).tokens[0]
+    found = []
+    for temperature in DRAWN_TEMPERATURES:
+        best = (watch.logits[1] / temperature).softmax(-1).topk(N_LIKELIEST)
+        found.append({"tokens": best.indices.tolist(), "probabilities": best.values.tolist()})
+    return {"first": first, "distributions": found}
 
 
 def record_words(model: Any, mel: torch.Tensor, tokenizer: Any, tokens: list[int]) -> Any:
@@ -148,32 +122,35 @@ def record_words(model: Any, mel: torch.Tensor, tokenizer: Any, tokens: list[int
     }  # fmt: skip
 
 
-def record(shape: Shape, originals: tuple[Any, Any]) -> dict[str, Any]:
+def assert_lively(shape: Shape, row: int, tokens: list[int], timestamp_begin: int) -> None:
+    """End here if a window is not worth comparing."""
+    n_timestamps = sum(token >= timestamp_begin for token in tokens)
+    counts = f"{len(tokens)} tokens, {len(set(tokens))} distinct, {n_timestamps} timestamps"
+    print(f"{shape.name} row {row}: {counts}", flush=True)  # noqa: T201
+    if len(set(tokens)) < MIN_DISTINCT_TOKENS or n_timestamps < MIN_TIMESTAMPS:
+        raise SystemExit(f"{shape.name} is not lively: choose another name")
+
+
+def record(shape: Shape) -> dict[str, Any]:
     """Return what there is to say about one checkpoint."""
     tensors = talkative_tensors(shape)
-    model = whisper.Whisper(whisper.ModelDimensions(**openai_dims(shape))).eval()
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+    model = model_of(shape, tensors)
     decoding.get_tokenizer = lambda _, language, task, **__: tokenizer_of(shape, language, task)
     audio = [waveform(shape.seed, row, shape.n_samples) for row in range(shape.rows)]
     mels = [whisper.log_mel_spectrogram(row, shape.n_mels) for row in audio]
     tokenizer = tokenizer_of(shape, "en", "transcribe")
     found = []
-    for number, case in enumerate(cases(shape)):
-        found.append(record_case(model, mels[case.row], case, originals))
-        if number >= shape.rows:
-            continue
-        row, tokens = case.row, found[-1]["tokens"]
-        n_timestamps = sum(token >= tokenizer.timestamp_begin for token in tokens)
-        counts = f"{len(tokens)} tokens, {len(set(tokens))} distinct, {n_timestamps} timestamps"
-        print(f"{shape.name} row {row}: {counts}")  # noqa: T201
-        if len(set(tokens)) < MIN_DISTINCT_TOKENS or n_timestamps < MIN_TIMESTAMPS:
-            raise SystemExit(f"{shape.name} is not lively: choose another name")
+    for case in cases(shape):
+        found.append(record_case(model, mels[case.row], case))
+        if case.name.startswith("greedy"):
+            assert_lively(shape, case.row, found[-1]["tokens"], tokenizer.timestamp_begin)
     _, probabilities = whisper.detect_language(model, torch.stack(mels), tokenizer)
     return {
         "weights_sha256": digest(tensors),
         "languages": probabilities,
         "non_speech": list(tokenizer.non_speech_tokens),
         "cases": found,
+        "drawn": record_drawn(model, mels[0]),
         "words": [
             record_words(model, mels[row], tokenizer_of(shape, language, None),
                          found[row]["tokens"])
@@ -182,33 +159,27 @@ def record(shape: Shape, originals: tuple[Any, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write(content: dict[str, Any]) -> None:
-    """Write what has been recorded so far."""
-    text = json.dumps(content, separators=(",", ":"), default=np.ndarray.tolist)
-    FILE.write_bytes(gzip.compress(text.encode(), mtime=0))
-
-
 def main() -> None:
-    """Record every checkpoint."""
+    """Record every checkpoint, or those that are named."""
     torch.set_num_threads(1)
-    originals = decoding.GreedyDecoder, decoding.BeamSearchDecoder
-    content: dict[str, Any] = {}
-    if FILE.exists():
-        content = json.loads(gzip.decompress(FILE.read_bytes()))
-        names = {shape.name for shape in TALKATIVE}
-        content = {name: found for name, found in content.items() if name in names}
+    wanted = set(sys.argv[1:])
+    content: dict[str, Any] = recorded_decodings() if wanted else {}
     for shape in TALKATIVE:
-        if shape.name in content:
-            continue
-        with torch.inference_mode():
-            content[shape.name] = record(shape, originals)
-        write(content)
-    n_ended = sum(
-        len(case["tokens"]) not in (SAMPLE_LEN, LONG_LEN)
-        for one in content.values()
-        for case in one["cases"]
+        if not wanted or shape.name in wanted:
+            with torch.inference_mode():
+                content[shape.name] = record(shape)
+            names = [each.name for each in TALKATIVE if each.name in content]
+            write(FILE, {name: content[name] for name in names})
+    everything = [case for one in content.values() for case in one["cases"]]
+    beams = [case for case in everything if "beam" in case["name"]]
+    n_tokens = sum(len(case["tokens"]) for case in everything)
+    n_ended = sum(case["n_ended"] > 0 for case in beams)
+    print(  # noqa: T201
+        f"{len(everything)} cases, {n_tokens} tokens, {FILE.stat().st_size} bytes; "
+        f"hypotheses ended in {n_ended} of {len(beams)} beam searches"
     )
-    print(n_ended, "cases ended by themselves")  # noqa: T201
+    if 3 * n_ended < len(beams):
+        raise SystemExit("too few: patience and length penalty make no difference")
 
 
 if __name__ == "__main__":

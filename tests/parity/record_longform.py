@@ -1,88 +1,74 @@
 """Records what openai-whisper's `transcribe()` makes of the cases of `longform`.
 
-Run it in an environment of its own, from the root of the repository:
+Run it in an environment of its own, from the root of the repository, with EARSHOT_SHARED set:
 
-    pip install openai-whisper
+    pip install openai-whisper soundfile
     python -m tests.parity.record_longform
 
-It writes tests/parity/data/longform.json.gz: the thresholds of each case, the reference's segments,
-and the margins of its tokens over their runners-up where they are small. The reference's code runs
-as it is; only its constants say that a window is shorter than 30 s, and its tokenizer and its model
+It writes tests/parity/data/longform.json.gz: the thresholds of each case, every decoding of a
+window with the tokens of narrow margin, and the reference's segments. The reference's code runs as
+it is; only its constants say that a window is shorter than 30 s, and its tokenizer and its model
 are told which languages there are. Thresholds lie in the widest gap near the middle of the figures
 that the checkpoint gives without any, so that windows fall on both sides and none by a hair.
+
+At the end it checks the whole file: an error names the cases that are not lively, those in which
+sampling was not argmax, and a cause of fallback that is too rare. Names of cases as arguments
+record those again and keep the others.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import importlib
-import json
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from tests.parity import longform
-from tests.parity.longform import CASES, DATA, LADDER, Case, Checkpoint
-from tests.parity.recipes import digest, openai_dims
+from tests.parity.longform import CASES, CAUSES, DATA, LADDER, Case, Checkpoint, causes_of
+from tests.parity.recipes import Array, digest
+from tests.parity.recordings import recording, samples_sha256
+from tests.parity.reference import (
+    Watch,
+    decoding,
+    encoding_of,
+    model_of,
+    tokenizing,
+    transcribing,
+    watched,
+    whisper,
+    write,
+)
 
-SMALL_MARGIN = 1e-3
 MIN_DISTINCT = 30
 MIN_TIMESTAMPS = 3
 MIN_OF_EACH_CAUSE = 5
-
-whisper = importlib.import_module("whisper")
-decoding = importlib.import_module("whisper.decoding")
-transcribing = importlib.import_module("whisper.transcribe")
-tokenizing = importlib.import_module("whisper.tokenizer")
+FIGURES = ("avg_logprob", "compression_ratio", "no_speech_prob")
 
 
-def _encoding(checkpoint: Checkpoint) -> Any:
-    tiktoken = importlib.import_module("tiktoken")
-    texts = longform.texts()
-    added = [
-        *longform.specials(checkpoint.languages),
-        *longform.timestamps(checkpoint.n_timestamps),
-    ]
-    return tiktoken.Encoding(
-        name=checkpoint.shape.name,
-        pat_str=r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
-        mergeable_ranks={text: i for i, text in enumerate(texts)},
-        special_tokens={text: len(texts) + i for i, text in enumerate(added)},
-    )
+def _audio(checkpoint: Checkpoint) -> Array:
+    if checkpoint.recording:
+        return recording(checkpoint.recording, Path(os.environ["EARSHOT_SHARED"]))
+    return longform.audio(checkpoint)
 
 
 def _model(checkpoint: Checkpoint) -> Any:
-    languages = checkpoint.languages
+    class Model(whisper.Whisper):  # type: ignore[misc]
+        is_multilingual = checkpoint.n_languages > 0
+        num_languages = checkpoint.n_languages
 
-    class Model(whisper.Whisper):  # type: ignore[misc, name-defined]
-        is_multilingual = bool(languages)
-        num_languages = len(languages)
-
-    state = longform.tensors(checkpoint)
-    model = Model(whisper.ModelDimensions(**openai_dims(checkpoint.shape))).eval()
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    return model
-
-
-class Argmax:
-    """Stands for sampling: at the ladder's temperatures only ties could fall otherwise."""
-
-    def __init__(self, logits: Any) -> None:
-        self._logits = logits
-
-    def sample(self) -> Any:
-        return self._logits.argmax(dim=-1)
+    return model_of(checkpoint.shape, longform.tensors(checkpoint), Model)
 
 
 @contextlib.contextmanager
 def _scaled(checkpoint: Checkpoint) -> Iterator[None]:
     """Make a window as long as the checkpoint's, and the tokenizer its own."""
-    encoding, languages = _encoding(checkpoint), checkpoint.languages
+    encoding = encoding_of(longform.texts(), checkpoint.special)
     n_frames = 2 * checkpoint.shape.n_audio_ctx
 
     def get_tokenizer(
@@ -90,7 +76,7 @@ def _scaled(checkpoint: Checkpoint) -> Iterator[None]:
     ) -> Any:
         return tokenizing.Tokenizer(
             encoding=encoding,
-            num_languages=len(languages),
+            num_languages=checkpoint.n_languages,
             language=(language or "en") if multilingual else None,
             task=(task or "transcribe") if multilingual else None,
         )
@@ -101,7 +87,6 @@ def _scaled(checkpoint: Checkpoint) -> Iterator[None]:
         (transcribing, "get_tokenizer"): get_tokenizer,
         (decoding, "CHUNK_LENGTH"): checkpoint.shape.n_audio_ctx / 50,
         (decoding, "get_tokenizer"): get_tokenizer,
-        (decoding, "Categorical"): Argmax,
     }
     before = {(module, name): getattr(module, name) for module, name in values}
     for (module, name), value in values.items():
@@ -114,30 +99,20 @@ def _scaled(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 class Recorder:
-    """Notes every result of `decode()`, and the margin of every token that was chosen."""
+    """Notes every result of `decode()`, and what was seen of it."""
 
     def __init__(self, model: Any) -> None:
         self.results: list[Any] = []
-        self.margins: list[list[float]] = []
+        self.watches: list[Watch] = []
         self._decode = model.decode
         model.decode = self._noting
 
     def _noting(self, mel: Any, options: Any) -> Any:
-        margins: list[float] = []
-        update = decoding.GreedyDecoder.update
-
-        def noting(decoder: Any, tokens: Any, logits: Any, sums: Any) -> Any:
-            best = logits.topk(2)
-            margins.append(float(best.values[0, 0] - best.values[0, 1]))
-            return update(decoder, tokens, logits, sums)
-
-        decoding.GreedyDecoder.update = noting
-        try:
+        with watched() as watch:
             result = self._decode(mel, options)
-        finally:
-            decoding.GreedyDecoder.update = update
+        watch.logits.clear()
         self.results.append(result)
-        self.margins.append(margins)
+        self.watches.append(watch)
         return result
 
 
@@ -145,9 +120,10 @@ def _run(case: Case, thresholds: dict[str, Any], temperature: Any) -> tuple[Any,
     model = _model(case.checkpoint)
     recorder = Recorder(model)
     suppress = [-1, *longform.suppressed()]
+    torch.manual_seed(case.seed)
     with _scaled(case.checkpoint), torch.inference_mode():
         found = transcribing.transcribe(
-            model, longform.audio(case.checkpoint), temperature=temperature, fp16=False,
+            model, _audio(case.checkpoint), temperature=temperature, fp16=False,
             suppress_tokens=suppress, **thresholds, **case.options,
         )  # fmt: skip
     return found, recorder
@@ -174,85 +150,94 @@ def _thresholds(checkpoint: Checkpoint) -> dict[str, Any]:
             "language": "en",
             "condition_on_previous_text": conditions,
         }
-        plain = Case("plain", replace(checkpoint, seconds=min(checkpoint.seconds, 120)), options)
-        results += _run(plain, NEVER, 0.0)[1].results
+        results += _run(Case("plain", checkpoint, options), NEVER, 0.0)[1].results
+    repetition, guess, silence = checkpoint.shares
     return {
-        "compression_ratio_threshold": _between([r.compression_ratio for r in results], 0.6),
-        "logprob_threshold": _between([r.avg_logprob for r in results], 0.5),
-        "no_speech_threshold": _between([r.no_speech_prob for r in results], 0.75),
+        "compression_ratio_threshold": _between([r.compression_ratio for r in results], repetition),
+        "logprob_threshold": _between([r.avg_logprob for r in results], guess),
+        "no_speech_threshold": _between([r.no_speech_prob for r in results], silence),
     }
 
 
-def _causes(results: list[Any], limits: dict[str, Any]) -> Counter[str]:
-    """Count why windows failed, or did not though their text is a guess."""
-    causes: Counter[str] = Counter()
-    for result in results:
-        guess = result.avg_logprob < limits["logprob_threshold"]
-        if guess and result.no_speech_prob > limits["no_speech_threshold"]:
-            causes["silence"] += 1
-        elif result.compression_ratio > limits["compression_ratio_threshold"]:
-            causes["repetition"] += 1
-        elif guess:
-            causes["logprob"] += 1
-    return causes
+def _segment(found: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {
+        name: round(value, 7) if isinstance(value, float) else value
+        for name, value in found.items()
+        if name not in {"id", "text"}
+    }
+    if "words" in kept:
+        kept["words"] = [
+            [w["word"], *(round(float(w[n]), 4) for n in ("start", "end", "probability"))]
+            for w in kept["words"]
+        ]  # fmt: skip
+    return kept
 
 
-def _assert_lively(case: Case, results: list[Any]) -> None:
-    begin = case.checkpoint.shape.n_vocab - case.checkpoint.n_timestamps
-    distinct = np.median([len(set(result.tokens)) for result in results])
-    stamps = np.median([sum(t >= begin for t in result.tokens) for result in results])
-    if distinct < MIN_DISTINCT or stamps < MIN_TIMESTAMPS:
-        raise SystemExit(f"{case.name}: {distinct} distinct tokens, {stamps} timestamps a window")
-
-
-def record(case: Case, thresholds: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
-    """Return what goes into the file for a case, and its causes of fallback."""
+def record(case: Case, thresholds: dict[str, Any]) -> dict[str, Any]:
+    """Return what goes into the file for a case."""
     found, recorder = _run(case, thresholds, LADDER)
-    _assert_lively(case, recorder.results)
-    small = [
-        {str(i): margin for i, margin in enumerate(margins) if margin < SMALL_MARGIN}
-        for margins in recorder.margins
-    ]
-    segments: list[dict[str, Any]] = [
-        {
-            name: round(value, 7) if isinstance(value, float) else value
-            for name, value in segment.items()
-            if name not in {"id", "text"}
-        }
-        for segment in found["segments"]
-    ]
-    for segment in segments:
-        if "words" in segment:
-            segment["words"] = [
-                [w["word"], *(round(float(w[n]), 4) for n in ("start", "end", "probability"))]
-                for w in segment["words"]
-            ]  # fmt: skip
-    kept = {
+    checkpoint = case.checkpoint
+    return {
         "thresholds": thresholds,
-        "weights_sha256": digest(longform.tensors(case.checkpoint)),
+        "weights_sha256": digest(longform.tensors(checkpoint)),
+        "audio_sha256": samples_sha256(_audio(checkpoint)) if checkpoint.recording else None,
         "language": found["language"],
-        "decoded": len(recorder.results),
-        "margins": small,
-        "segments": segments,
+        "decodings": [
+            {
+                "temperature": result.temperature,
+                "tokens": result.tokens,
+                **{name: float(f"{getattr(result, name):.7g}") for name in FIGURES},
+                "narrow": {str(step): margin for step, margin in watch.narrow.items()},
+                "strays": watch.strays,
+            }
+            for result, watch in zip(recorder.results, recorder.watches, strict=True)
+        ],
+        "segments": [_segment(segment) for segment in found["segments"]],
     }
-    return kept, _causes(recorder.results, thresholds)
+
+
+def complaints(recorded: dict[str, Any]) -> list[str]:
+    """Return what is wrong with recordings."""
+    found: list[str] = []
+    causes = Counter[str]()
+    for case in CASES:
+        decodings = recorded[case.name]["decodings"]
+        causes += causes_of(recorded[case.name])
+        begin = case.checkpoint.shape.n_vocab - case.checkpoint.n_timestamps
+        distinct = [len(set(one["tokens"])) for one in decodings]
+        stamps = [sum(token >= begin for token in one["tokens"]) for one in decodings]
+        if case.has_timestamps and np.median(stamps) < MIN_TIMESTAMPS:
+            found.append(f"{case.name} is not lively: {stamps} timestamps a window")
+        if not case.has_timestamps and any(stamps):
+            found.append(f"{case.name} has timestamps: ours does not cut text only by them")
+        if np.median(distinct) < MIN_DISTINCT:
+            found.append(f"{case.name} is not lively: {distinct} distinct tokens a window")
+        if any(one["strays"] for one in decodings):
+            found.append(f"{case.name}: sampling was not argmax, choose another seed")
+    print(dict(causes))  # noqa: T201
+    if min(causes[cause] for cause in CAUSES) < MIN_OF_EACH_CAUSE:
+        found.append(f"too few fallbacks: {causes}")
+    return found
 
 
 def main() -> None:
-    """Record every case."""
+    """Record every case, or those that are named."""
     torch.set_num_threads(1)
+    wanted = set(sys.argv[1:])
+    recorded: dict[str, Any] = longform.recorded() if wanted else {}
     thresholds: dict[str, dict[str, Any]] = {}
-    recorded, causes = {}, Counter[str]()
     for case in CASES:
+        if wanted and case.name not in wanted:
+            continue
         name = case.checkpoint.shape.name
         thresholds[name] = thresholds.get(name) or _thresholds(case.checkpoint)
-        recorded[case.name], own = record(case, thresholds[name])
-        causes += own
-        DATA.write_bytes(gzip.compress(json.dumps(recorded).encode(), mtime=0))
-        print(case.name, recorded[case.name]["decoded"], dict(own), flush=True)  # noqa: T201
-    if min(causes[cause] for cause in ("repetition", "logprob", "silence")) < MIN_OF_EACH_CAUSE:
-        raise SystemExit(f"too few fallbacks: {causes}")
-    print(f"{DATA.stat().st_size} bytes, {dict(causes)}")  # noqa: T201
+        recorded[case.name] = record(case, thresholds[name])
+        write(DATA, {case.name: recorded[case.name] for case in CASES if case.name in recorded})
+        print(case.name, dict(causes_of(recorded[case.name])), flush=True)  # noqa: T201
+    found = complaints(recorded)
+    if found:
+        raise SystemExit("\n".join(found))
+    print(f"{len(CASES)} cases, {DATA.stat().st_size} bytes")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from service.audio.mel import LogMelSpectrogram
-from service.checkpoints import CheckpointFormat, build_model, load_checkpoint
+from service.checkpoints import CheckpointFormat, build_model
 from service.model import WhisperModel
 from tests.parity.compare import (
     ENCODER_TOLERANCE,
@@ -21,10 +21,11 @@ from tests.parity.compare import (
     largest,
     waveforms,
 )
-from tests.parity.recipes import N_STEPS, Shape, digest, openai_dims, openai_tensors
+from tests.parity.recipes import N_STEPS, Shape, digest, openai_tensors
 from tests.parity.record_openai import DATA, prompts, sampled_places
+from tests.parity.served import write_checkpoint
 from tests.parity.shapes import OPENAI
-from tests.parity.tokens import write_tokenizer
+from tests.parity.vocabulary import n_text_of, special_tokens, text_tokens
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -33,10 +34,8 @@ def _our_model(shape: Shape, recorded: Any, folder: Path) -> WhisperModel:
     """Write the checkpoint as OpenAI does, read it as a user does."""
     tensors = openai_tensors(shape)
     assert digest(tensors) == str(recorded["weights_sha256"]), "not the weights of the recording"
-    state = {name: torch.from_numpy(array) for name, array in tensors.items()}
-    torch.save({"dims": openai_dims(shape), "model_state_dict": state}, folder / "model.pt")
-    tokenizer = write_tokenizer(folder, shape.n_vocab)
-    checkpoint = load_checkpoint(folder / "model.pt", tokenizer=str(tokenizer))
+    text = text_tokens(n_text_of(shape.n_vocab, 0))
+    checkpoint = write_checkpoint(folder, shape, tensors, text, special_tokens(0))
     assert checkpoint.format is CheckpointFormat.OPENAI
     return build_model(checkpoint)
 

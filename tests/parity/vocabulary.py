@@ -1,12 +1,12 @@
 """A small vocabulary with words, punctuation, bytes and Whisper's special tokens.
 
-The script that records openai-whisper and the tests build their tokenizers from the same list.
+The scripts that record openai-whisper and the tests build their tokenizers from the same list.
 Knows nothing about Earshot or the references.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 LANGUAGES = ("en", "zh", "de", "es", "ru")
@@ -27,7 +27,7 @@ def text_tokens(n_text: int) -> list[bytes]:
     return found[:n_text]
 
 
-def special_tokens(n_languages: int) -> list[str]:
+def special_tokens(n_languages: int, n_timestamps: int = N_TIMESTAMPS) -> list[str]:
     """Return the special tokens, in Whisper's order; their ids follow those of the text."""
     return [
         "<|endoftext|>",
@@ -39,7 +39,7 @@ def special_tokens(n_languages: int) -> list[str]:
         "<|startofprev|>",
         "<|nospeech|>",
         "<|notimestamps|>",
-        *(f"<|{i * 0.02:.2f}|>" for i in range(N_TIMESTAMPS)),
+        *(f"<|{i * 0.02:.2f}|>" for i in range(n_timestamps)),
     ]
 
 
@@ -48,27 +48,30 @@ def n_text_of(n_vocab: int, n_languages: int) -> int:
     return n_vocab - len(special_tokens(n_languages))
 
 
-def tokenizer_definition(n_vocab: int, n_languages: int, alphabet: Mapping[int, str]) -> Any:
-    """Return the content of a `tokenizer.json` of this size.
+def tokenizer_definition(
+    text: Sequence[bytes], special: Sequence[str], alphabet: Mapping[int, str]
+) -> Any:
+    """Return the content of a `tokenizer.json`.
 
     Args:
-        n_vocab: tokens, special ones and timestamps included.
-        n_languages: language tokens among them.
+        text: what each text token stands for.
+        special: the tokens after them.
         alphabet: byte -> the character that byte-level vocabularies write for it.
     """
-    n_text = n_text_of(n_vocab, n_languages)
-    texts = ["".join(alphabet[byte] for byte in text) for text in text_tokens(n_text)]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    special = special_tokens(n_languages)
-    n_special = special.index("<|0.00|>")
+    first_timestamp = special.index("<|0.00|>")
     return {
         "version": "1.0",
         "added_tokens": [
-            {"id": n_text + i, "content": token, **flags, "special": i < n_special}
+            {"id": len(text) + i, "content": token, **flags, "special": i < first_timestamp}
             for i, token in enumerate(special)
         ],
         "pre_tokenizer": {**byte_level, "use_regex": True},
         "decoder": {**byte_level, "use_regex": True},
-        "model": {"type": "BPE", "vocab": {text: i for i, text in enumerate(texts)}, "merges": []},
+        "model": {
+            "type": "BPE",
+            "vocab": {"".join(alphabet[byte] for byte in t): i for i, t in enumerate(text)},
+            "merges": [],
+        },
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,18 +17,16 @@ from service.decoding.words import (
     time_segments,
 )
 from service.text.tokenizer import WhisperTokenizer, load_tokenizer
-from service.text.vocabulary import byte_alphabet
-from tests.parity.vocabulary import text_tokens, tokenizer_definition
+from tests.parity.tokens import write_tokenizer
+from tests.parity.vocabulary import text_tokens
 
 N_LANGUAGES = 5
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> WhisperTokenizer:
-    alphabet = {byte: character for character, byte in byte_alphabet().items()}
-    path: Path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    path.write_text(json.dumps(tokenizer_definition(2000, N_LANGUAGES, alphabet)))
-    return load_tokenizer(path)
+    folder: Path = tmp_path_factory.mktemp("tokenizer")
+    return load_tokenizer(write_tokenizer(folder, 2000, N_LANGUAGES))
 
 
 def ids(*texts: str) -> list[int]:
