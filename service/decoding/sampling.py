@@ -49,8 +49,8 @@ def gumbel(bases: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
     """Return Gumbel noise: bases i64[b], positions i64[b], tokens i64[v] -> f32[b v]."""
     rows = _mix(bases + positions * _signed(_WEYL))  # [b]
     bits = _mix(rows[:, None] + tokens * _signed(_WEYL))  # [b v]
-    uniform = (_shift(bits, 12).double() + 0.5) * 2.0**-52  # in (0, 1), exactly
-    return (-(-uniform.log()).log()).float()
+    uniform = _shift(bits, 12).double().add_(0.5).mul_(2.0**-52)  # in (0, 1), exactly
+    return uniform.log_().neg_().log_().neg_().float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +231,12 @@ def _signed(value: int) -> int:
 
 def _shift(value: Tensor, bits: int) -> Tensor:
     """Shift an int64 right as if it had no sign."""
-    return (value >> bits) & ((1 << (64 - bits)) - 1)
+    return (value >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(value: Tensor) -> Tensor:
-    """`mix` on int64 tensors, whose products wrap around."""
-    value = value + _signed(_WEYL)
-    value = (value ^ _shift(value, 30)) * _signed(_MIX[0])
-    value = (value ^ _shift(value, 27)) * _signed(_MIX[1])
-    return value ^ _shift(value, 31)
+    """`mix` on int64 tensors, whose products wrap around; in place, which takes half the time."""
+    mixed = value + _signed(_WEYL)
+    mixed.bitwise_xor_(_shift(mixed, 30)).mul_(_signed(_MIX[0]))
+    mixed.bitwise_xor_(_shift(mixed, 27)).mul_(_signed(_MIX[1]))
+    return mixed.bitwise_xor_(_shift(mixed, 31))
