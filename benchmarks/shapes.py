@@ -33,7 +33,7 @@ from service.checkpoints import build_model, load_checkpoint
 from service.decoding.params import AlignParams, SequenceParams, SpecialTokens
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.types import AlignStart, Group, Move, MoveKind, Start, WindowInput
-from service.memory import keep_few_arenas
+from service.memory import give_back, keep_few_arenas
 from service.model.numerics import NUMERICS
 from service.model.packed import pack
 
@@ -106,7 +106,8 @@ def watch(source: str, numerics: str, threads: int) -> Row:
 
 
 def resident_mb() -> float:
-    """Return the resident memory of this process."""
+    """Return the resident memory of this process, without what the allocator keeps for later."""
+    give_back()
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
