@@ -102,16 +102,16 @@ async def one_round(traffic: Traffic, clients: int, until_s: float) -> None:
 def at_rest(own: OwnService, client: httpx.Client, before: Vitals | None) -> Vitals:
     """Return the service's vitals as soon as they are what they were, or when it had its time.
 
-    Then it is left alone for as long as it takes to see that nothing is to be done, and to give
-    memory back.
+    Before that it is left alone until it has seen that nothing is to be done, and given memory
+    back.
     """
     deadline = time.monotonic() + SETTLE_S
+    time.sleep(2 * IDLE_S)
     while True:
         now = vitals.look(own.pid, vitals.ask(client))
         settled = not now.beyond(before) if before else _is_still(now, own, client)
         if settled or time.monotonic() > deadline:
-            time.sleep(2 * IDLE_S)
-            return vitals.look(own.pid, vitals.ask(client))
+            return now
         time.sleep(0.25)
 
 
