@@ -74,6 +74,7 @@ class SpeechModels:
         self, make: Callable[[], SpeechModel] | None = None, max_idle: int = _MAX_IDLE
     ) -> None:
         self._make = make or SpeechProcess().model
+        self._max_idle = max_idle
         self._idle: deque[SpeechModel] = deque(maxlen=max_idle)
 
     def take(self) -> SpeechModel:
@@ -86,12 +87,15 @@ class SpeechModels:
         return model
 
     def warm_up(self) -> None:
-        """Make one model ahead of need.
+        """Make as many models as are kept, and let each hear something: it has its memory then.
 
         Raises:
             Unavailable: if that cannot be done here.
         """
-        self.give_back(self.take())
+        made = [self._make() for _ in range(self._max_idle)]
+        for model in made:
+            model.hear(np.zeros((1, CHUNK_SAMPLES), np.float32))
+            self.give_back(model)
 
     def give_back(self, model: SpeechModel) -> None:
         """Keep a model that nobody uses any more for the next recording."""

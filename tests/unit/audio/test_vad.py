@@ -107,6 +107,23 @@ def test_the_next_recording_is_heard_with_the_model_of_one_that_is_through() -> 
     assert len(models._idle) == 1
 
 
+def test_models_that_are_made_ahead_are_those_that_are_used() -> None:
+    made: list[Loud] = []
+
+    def make() -> Loud:
+        made.append(Loud())
+        return made[-1]
+
+    models = SpeechModels(make, max_idle=2)
+    models.warm_up()
+    assert [model.heard for model in made] == [1, 1]
+    together = [SpeechMap(models, loud_at(1)) for _ in range(2)]
+    for speech in together:
+        speech.spans(0, 1)
+    assert len(made) == 2
+    assert [model.resets for model in made] == [1, 1], "what they heard at first is forgotten"
+
+
 def test_closing_frees_the_recording() -> None:
     waveform = loud_at(1)
     alive = weakref.ref(waveform)
