@@ -5,6 +5,7 @@ Knows nothing about what is measured with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,17 +54,21 @@ def write_random_model(folder: Path, config: WhisperConfig = TINY) -> None:
 
 
 def tokenizer_of(n_vocab: int) -> WhisperTokenizer:
-    """Return a tokenizer whose text tokens are the bytes, and fillers for the rest."""
-    n_text = n_vocab - len(SPECIALS) - N_TIMESTAMPS
+    """Return a tokenizer of English with so many tokens, most of them fillers."""
+    return tokenizer_with(n_vocab - len(SPECIALS) - N_TIMESTAMPS, SPECIALS)
+
+
+def tokenizer_with(n_text: int, specials: Sequence[str]) -> WhisperTokenizer:
+    """Return a tokenizer whose text tokens are the bytes and fillers; then these and times."""
     text = [*byte_alphabet(), *(f"a{number}" for number in range(n_text - 256))]
-    added = [*SPECIALS, *(f"<|{place * 0.02:.2f}|>" for place in range(N_TIMESTAMPS))]
+    added = [*specials, *(f"<|{place * 0.02:.2f}|>" for place in range(N_TIMESTAMPS))]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     return WhisperTokenizer(
         {
             "version": "1.0",
             "added_tokens": [
-                {"id": n_text + place, "content": token, **flags, "special": True}
+                {"id": len(text) + place, "content": token, **flags, "special": True}
                 for place, token in enumerate(added)
             ],
             "pre_tokenizer": {**byte_level, "use_regex": True},

@@ -16,14 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.random_model import N_TIMESTAMPS
+from benchmarks.random_model import SPECIALS, tokenizer_with
 from service.checkpoints.hf import save_hf_folder
 from service.checkpoints.names import Naming
 from service.checkpoints.state import parts_of
 from service.model import WhisperConfig, WhisperModel
 from service.text.languages import LANGUAGES
 from service.text.tokenizer import WhisperTokenizer
-from service.text.vocabulary import byte_alphabet
 
 N_LANGUAGES = 99
 N_TEXT = 50_257
@@ -61,31 +60,9 @@ def random_model(config: WhisperConfig, n_tokens: int) -> WhisperModel:
 
 def multilingual_tokenizer() -> WhisperTokenizer:
     """Return a tokenizer with the ids of OpenAI's multilingual models; its words are fillers."""
-    text = [*byte_alphabet(), *(f"a{number}" for number in range(N_TEXT - 256))]
     languages = [f"<|{code}|>" for code in list(LANGUAGES)[:N_LANGUAGES]]
-    added = [
-        "<|endoftext|>", "<|startoftranscript|>", *languages, "<|translate|>", "<|transcribe|>",
-        "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>",
-        *(f"<|{place * 0.02:.2f}|>" for place in range(N_TIMESTAMPS)),
-    ]  # fmt: skip
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    return WhisperTokenizer(
-        {
-            "version": "1.0",
-            "added_tokens": [
-                {"id": N_TEXT + place, "content": token, **flags, "special": True}
-                for place, token in enumerate(added)
-            ],
-            "pre_tokenizer": {**byte_level, "use_regex": True},
-            "decoder": {**byte_level, "use_regex": True},
-            "model": {
-                "type": "BPE",
-                "vocab": {token: number for number, token in enumerate(text)},
-                "merges": [],
-            },
-        }
-    )
+    first, last = SPECIALS[:2], [name for name in SPECIALS[2:] if name != "<|en|>"]
+    return tokenizer_with(N_TEXT, [*first, *languages, *last])
 
 
 def write(folder: Path, config: WhisperConfig, n_tokens: int) -> None:
