@@ -36,7 +36,7 @@ from service.inspection.flow_svg import draw_svg
 from service.inspection.flow_text import draw
 from service.metrics import Metrics
 from service.model.kv_cache import cache_bytes
-from service.model.numerics import choose_numerics
+from service.model.numerics import PLAIN, Numerics, choose_numerics
 from service.model.packed import pack
 from service.settings import Settings
 from service.transcription.params import ModelFacts
@@ -170,6 +170,22 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
     torch.set_num_threads(settings.threads or available_cpus())
     checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
     checkpoint = with_audio_context(checkpoint, settings.audio_context_s)
+    runner = _runner(checkpoint, numerics, device, dtype, settings, metrics)
+    if settings.numerics == "auto" and numerics.is_packed and not runner.settle():
+        logger.warning("%s numerics change with the load on this CPU: plain instead", numerics.name)
+        del runner  # before the next takes as much memory
+        runner = _runner(checkpoint, PLAIN, device, dtype, settings, metrics)
+    return checkpoint, runner
+
+
+def _runner(
+    checkpoint: Checkpoint,
+    numerics: Numerics,
+    device: torch.device,
+    dtype: torch.dtype,
+    settings: Settings,
+    metrics: Metrics,
+) -> ModelRunner:
     what = f"{checkpoint.name} in {settings.dtype}"
     with _fits(device, what):
         model = build_model(checkpoint, device=device, dtype=dtype)
@@ -194,8 +210,7 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
     )
     special = SpecialTokens.of(checkpoint.tokenizer, checkpoint.config.n_vocab)
     with _fits(device, f"{what} with {slots.windows} window slots and {slots.rows} decoder rows"):
-        runner = ModelRunner(model, special, config, metrics)
-    return checkpoint, runner
+        return ModelRunner(model, special, config, metrics)
 
 
 def with_audio_context(checkpoint: Checkpoint, shortest_s: float) -> Checkpoint:

@@ -118,6 +118,7 @@ class ModelRunner:
         self.fixed_step: FixedStep | None = None
         if config.fixed_shapes:
             self.fixed_step = FixedStep(model, self.cache, self.sampler, self._last)
+        self._report: ProbeReport | None = None
         self.metrics.kv_cache_bytes.set(self.cache.nbytes)
 
     @property
@@ -133,20 +134,15 @@ class ModelRunner:
         return stack
 
     def warm_up(self) -> None:
-        """Settle the encoder's batch, prove batch invariance, and run real inference once.
+        """Settle what was not settled yet, and run real inference once.
 
         With fixed shapes, once in all of them: what is needed from then on has been allocated.
 
         Raises:
             RunnerDead: if the device is lost.
         """
+        self.settle()
         with lost_device_is_dead(), torch.inference_mode():
-            if not self.config.encode_batch:
-                self._encoder.measure()
-            if self.config.probe:
-                report = self.probe()
-                self._encoder.together = report.encode_batch
-                report.log(logger)
             n_prompt = 1
             if self.fixed_step is not None:
                 n_prompt = self.cache.n_text_ctx - 1
@@ -162,16 +158,18 @@ class ModelRunner:
             self.prefill([Start(0, 0, params)])
             self.decode([Group(0, 0, 1)])
 
-    def probe(self) -> ProbeReport:
-        """Compare all rows over batch sizes and key lengths, on the kernels really in use.
-
-        Overwrites the cache: only while nothing runs. If rows differ, `row_multiple` of the decoder
-        is raised until they agree or it covers all; texts that differ are aligned one by one.
-        """
+    def settle(self) -> bool:
+        """Settle batches and rows by the probe, once, over the cache. Return whether bits hold."""
         with lost_device_is_dead(), torch.inference_mode():
-            report = probe(self.model, self.cache, self.encode_batch, self._aligner.together)
-        self._aligner.together = report.align_batch
-        return report
+            if not self.config.encode_batch and self._report is None:
+                self._encoder.measure()
+            if self.config.probe and self._report is None:
+                encoder, aligner = self._encoder, self._aligner
+                self._report = probe(self.model, self.cache, encoder.together, aligner.together)
+                encoder.together = self._report.encode_batch
+                aligner.together = self._report.align_batch
+                self._report.log(logger)
+        return self._report is None or self._report.is_invariant
 
     def move(self, moves: Sequence[Move]) -> None:
         """Apply the scheduler's moves, in order."""

@@ -43,7 +43,7 @@ NUMERICS = {numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MI
 
 
 def choose_numerics(name: str, device: torch.device, dtype: torch.dtype) -> Numerics:
-    """Return the numerics of a name; `auto` is the fastest fit for every load.
+    """Return the numerics of a name; `auto` is the fastest in float32.
 
     Args:
         name: `auto`, or one of `NUMERICS`.
@@ -53,9 +53,9 @@ def choose_numerics(name: str, device: torch.device, dtype: torch.dtype) -> Nume
     Raises:
         ValueError: if this device, dtype or CPU has no such numerics; it says which is missing.
     """
-    if name == "auto":
-        return PLAIN
     reason = _why_not_packed(device, dtype)
+    if name == "auto":
+        return PACKED if reason is None else PLAIN
     numerics = NUMERICS[name]
     missing = (reason or _why_not(numerics)) if numerics.is_packed else None
     if missing is not None:

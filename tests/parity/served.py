@@ -65,9 +65,8 @@ def runner_of(checkpoint: Checkpoint, config: RunnerConfig) -> ModelRunner:
     values are such a case - could not show that neighbours change nothing.
     """
     special = SpecialTokens.of(checkpoint.tokenizer, checkpoint.config.n_vocab)
-    runner = ModelRunner(build_model(checkpoint), special, replace(config, probe=False))
-    report = runner.probe()
-    assert report.is_invariant, f"choose another width of heads: {report.failures}"
+    runner = ModelRunner(build_model(checkpoint), special, replace(config, probe=True))
+    assert runner.settle(), "choose another width of heads; the log says what differs"
     return runner
 
 

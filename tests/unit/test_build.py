@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from service.loading import (
 )
 from service.metrics import Metrics
 from service.model import WhisperModel
+from service.model.numerics import PLAIN
+from service.model.packed import PackedLinear
 from service.settings import Settings
 from service.text.tokenizer import WhisperTokenizer
 from service.transcription.params import TranscriptionParams, Vad
@@ -157,6 +160,24 @@ def test_a_quota_of_cpus_counts_and_no_quota_does_not(tmp_path: Path) -> None:
         quota.write_text(content + "\n")
         assert available_cpus(quota) == expected, content
     assert available_cpus(tmp_path / "none") == cpus
+
+
+def test_packed_weights_are_let_go_where_rows_change_with_their_neighbours(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a CPU whose kernels sum in an order of their own for every call."""
+    product = PackedLinear._product
+    calls = itertools.count()
+
+    def never_the_same(self: PackedLinear, rows: torch.Tensor) -> torch.Tensor:
+        return product(self, rows) + 1e-5 * next(calls)
+
+    monkeypatch.setattr(PackedLinear, "_product", never_the_same)
+    _, runner = loading._load(Settings(device="cpu"), "service/builtin", Metrics())
+    assert runner.model.numerics is PLAIN
+    assert runner.settle()
+    if next(calls):  # packed weights were tried: this is an x86-64 CPU
+        assert "plain instead" in caplog.text
 
 
 def test_the_log_says_why_there_are_so_many_slots(

@@ -38,12 +38,16 @@ def texts() -> list[AlignParams]:
     ]
 
 
-def runner_of(dtype: torch.dtype = torch.float32, numerics: str = "plain") -> ModelRunner:
+def cold_runner(dtype: torch.dtype = torch.float32, numerics: str = "plain") -> ModelRunner:
     model = lively_model(small_config(n_audio_ctx=500, rounding=64), dtype)
     pack(model, choose_numerics(numerics, torch.device("cpu"), dtype))
     heads = ((0, 1), (1, 0), (1, 1))
     n = len(LENGTHS)
-    runner = ModelRunner(model, SPECIAL, RunnerConfig(n, n, 1, alignment_heads=heads))
+    return ModelRunner(model, SPECIAL, RunnerConfig(n, n, 1, alignment_heads=heads))
+
+
+def runner_of(dtype: torch.dtype = torch.float32, numerics: str = "plain") -> ModelRunner:
+    runner = cold_runner(dtype, numerics)
     runner.warm_up()
     return runner
 
@@ -151,7 +155,7 @@ def test_text_that_raises_fails_alone() -> None:
 
 
 def test_texts_are_aligned_one_by_one_where_their_company_would_change_them() -> None:
-    runner = runner_of()
+    runner = cold_runner()
 
     def by_rows(_: object, __: object, out: Tensor) -> Tensor:
         return out * (1 + 1e-3) if out.shape[0] > 300 else out

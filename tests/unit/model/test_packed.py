@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from service.model import KVCache, WhisperConfig, WhisperModel
-from service.model.numerics import PLAIN, Numerics, choose_numerics
+from service.model.numerics import PACKED, PLAIN, Numerics, choose_numerics
 from service.model.packed import Int8Head, PackedLinear, attend_by_head, pack, rounded
 from service.model.probe import probe
 
@@ -177,10 +177,16 @@ def test_attention_by_head_is_attention(n_positions: int) -> None:
         assert relative_error(attend_by_head(query, key, value), expected) < 1e-5
 
 
-def test_auto_is_plain_everywhere() -> None:
+def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_numerics("auto", torch.device("cuda"), torch.bfloat16) is PLAIN
     assert choose_numerics("auto", CPU, torch.bfloat16) is PLAIN
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert choose_numerics("auto", CPU, torch.float32) is PLAIN
+
+
+def test_auto_is_float32_whatever_the_cpu_has_instructions_for() -> None:
+    here("packed")
+    assert choose_numerics("auto", CPU, torch.float32) is PACKED
 
 
 @pytest.mark.parametrize(
