@@ -33,9 +33,12 @@ _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 def child_environment() -> dict[str, str]:
-    """Return the variables that a child is given: where libraries are, and one thread for them."""
+    """Return the variables that a child is given: where libraries are, and one thread for them.
+
+    Some ask for more than there are CPUs, whatever the default is; the limit holds for them too.
+    """
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return kept | {"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Pcm(NamedTuple):

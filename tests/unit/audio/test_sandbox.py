@@ -133,7 +133,8 @@ def test_a_child_is_executed_without_torch_or_the_service(limits: AudioLimits) -
             names = {
                 line.partition("=")[0] for line in read_proc(pid, "environ").split("\0") if line
             }
-            assert names <= {"LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+            threads = {"OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS"}
+            assert names <= {"LD_LIBRARY_PATH", *threads}
 
     leaves_nothing_behind(scenario)
 

@@ -48,6 +48,14 @@ def test_models_in_one_process_hear_as_if_each_were_alone(spoken: Waveform) -> N
     assert len(detectors()) == 1
 
 
+def test_it_hears_on_one_thread(spoken: Waveform) -> None:
+    """With the four that the package asks for, it takes twenty times as long on two CPUs."""
+    process = SpeechProcess()
+    process.model().hear(spoken)
+    (detector,) = detectors()
+    assert detector.num_threads() == 1
+
+
 def test_hearing_goes_on_in_a_new_process_once_one_has_ended(spoken: Waveform) -> None:
     process = SpeechProcess()
     model = process.model()
