@@ -32,6 +32,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.random_model import SIZES, write_random_model
+from service.audio.log_maximum import LogMaximum
 from service.audio.mel import LogMelSpectrogram, Padding
 from service.audio.windows import extract, total_frames
 from service.checkpoints import Checkpoint, build_model, load_checkpoint
@@ -83,7 +84,7 @@ def mel_of(samples: NDArray[np.float32], checkpoint: Checkpoint) -> Tensor:
     """Return the log-mel of the first window of a recording, f32[1 n_mels t]."""
     config, mel = checkpoint.config, LogMelSpectrogram(checkpoint.config.n_mels)
     frames = min(total_frames(len(samples)), config.max_frames)
-    window = (extract(samples, 0, frames), frames, mel.maximum(samples))
+    window = (extract(samples, 0, frames), frames, LogMaximum(mel.n_mels)(samples))
     return mel.windows([window], config.window_frames(frames), Padding.MEL)
 
 

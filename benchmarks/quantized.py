@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from service.audio.log_maximum import LogMaximum
 from service.audio.mel import LogMelSpectrogram, Padding
 from service.audio.wav import parse, read_samples
 from service.audio.windows import extract, total_frames
@@ -52,7 +53,7 @@ def window_mel(path: Path, checkpoint: Checkpoint) -> Tensor:
     samples = read_samples(data, parse(data))
     mel = LogMelSpectrogram(config.n_mels)
     frames = min(total_frames(len(samples)), config.max_frames)
-    window = (extract(samples, 0, frames), frames, mel.maximum(samples))
+    window = (extract(samples, 0, frames), frames, LogMaximum(mel.n_mels)(samples))
     return mel.windows([window], config.window_frames(frames), Padding.MEL)
 
 

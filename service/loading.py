@@ -12,13 +12,15 @@ import functools
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from service import __version__
 from service.api.deps import ModelFlow, Serving
-from service.audio.mel import HOP_LENGTH, SAMPLE_RATE, LogMelSpectrogram
+from service.audio.log_maximum import LogMaximum
+from service.audio.mel import HOP_LENGTH, SAMPLE_RATE
 from service.audio.vad import SpeechModels
 from service.capacity import MOST, choose_slots, free_host_bytes
 from service.checkpoints.checkpoint import Checkpoint, build_model
@@ -111,7 +113,9 @@ def keep_sums_whole() -> None:
 
 
 async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Serving:
-    """Load the model in a worker thread, start its engine on this event loop, and warm it up.
+    """Load the model in a thread that then ends, start its engine on this event loop, warm it up.
+
+    From then on the engine's thread is the only one that computes with torch (docs/adr/0017).
 
     Args:
         settings: of the process.
@@ -123,8 +127,14 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
         DeviceError: if it cannot be put where it should be.
         EngineDead: if it cannot do an inference.
     """
-    checkpoint, runner = await asyncio.to_thread(_load, settings, source, metrics)
-    flow = await asyncio.to_thread(model_flow, checkpoint)
+    loop = asyncio.get_running_loop()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="load")  # it ends, with torch's helpers for it
+    try:
+        checkpoint, runner = await loop.run_in_executor(pool, _load, settings, source, metrics)
+        flow = await loop.run_in_executor(pool, model_flow, checkpoint)
+        log_maximum = await loop.run_in_executor(pool, LogMaximum, checkpoint.config.n_mels)
+    finally:
+        pool.shutdown(wait=False)
     speech_models = SpeechModels()
     await asyncio.to_thread(speech_models.warm_up)
     scheduler = SchedulerConfig(
@@ -146,7 +156,7 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
         Transcriber(
             facts_of(checkpoint, runner.config.rows),
             checkpoint.tokenizer,
-            LogMelSpectrogram(model.config.n_mels).maximum,
+            log_maximum,
             speech_models,
         ),
         device=str(model.device),

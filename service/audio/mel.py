@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from service.audio.windows import extract
-
 SAMPLE_RATE = 16_000
 N_FFT = 400
 HOP_LENGTH = 160
@@ -28,8 +26,6 @@ CONTEXT_SAMPLES = N_FFT // 2
 """A frame looks this far to each side of its centre."""
 DYNAMIC_RANGE = 8.0
 """Values more than this far (in log10 of power) under the maximum are clamped."""
-_CHUNK_FRAMES = 3000
-"""Frames whose power is computed at once where a whole recording is gone through."""
 
 
 class Padding(enum.Enum):
@@ -115,24 +111,6 @@ class LogMelSpectrogram:
         padded = pad(waveform, (CONTEXT_SAMPLES, CONTEXT_SAMPLES), mode="reflect")
         log_power = self.log_power(padded)
         return self.normalise(log_power, log_power.amax(dim=(-2, -1), keepdim=True))
-
-    def maximum(self, waveform: Tensor | NDArray[np.float32]) -> float:
-        """Return log10 of the largest mel power of a whole recording, as `log_power` has it.
-
-        The reference clamps every window at this value. It counts the frames past the end that
-        still see audio, and works through the recording in chunks: memory stays bounded. Safe to
-        call from any thread.
-
-        Shapes: waveform f32[n] (16 kHz, [-1, 1]), n at least 1.
-        """
-        samples = waveform.numpy(force=True) if isinstance(waveform, Tensor) else waveform
-        n_frames = -(-(len(samples) + CONTEXT_SAMPLES) // HOP_LENGTH)
-        largest = torch.full((), -math.inf, device=self.device)
-        for start in range(0, n_frames, _CHUNK_FRAMES):
-            chunk = extract(samples, start, min(_CHUNK_FRAMES, n_frames - start))
-            log_power = self.log_power(torch.from_numpy(chunk)[None])
-            largest = torch.maximum(largest, log_power.amax())
-        return largest.item()
 
     def windows(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from service.audio.mel import LogMelSpectrogram
+from service.audio.log_maximum import LogMaximum
 from service.decoding.params import SpecialTokens
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.metrics import Metrics
@@ -37,7 +37,7 @@ def tiny_parts(tokenizer: WhisperTokenizer, *, rows: int = 4, encode_batch: int 
     def runner(metrics: Metrics) -> ModelRunner:
         return ModelRunner(model, special, settings, metrics)
 
-    return Parts(runner, tokenizer, facts, LogMelSpectrogram(80).maximum, rows)
+    return Parts(runner, tokenizer, facts, LogMaximum(80), rows)
 
 
 def random_model(config: WhisperConfig) -> WhisperModel:

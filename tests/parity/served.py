@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import torch
 
-from service.audio.mel import LogMelSpectrogram
+from service.audio.log_maximum import LogMaximum
 from service.checkpoints import build_model, load_checkpoint
 from service.checkpoints.checkpoint import Checkpoint
 from service.decoding.params import SpecialTokens
@@ -81,7 +81,7 @@ class Served:
 
     def transcriber(self) -> Transcriber:
         """Return what opens transcriptions, for one event loop."""
-        return Transcriber(self.facts, self.tokenizer, LogMelSpectrogram(80).maximum)
+        return Transcriber(self.facts, self.tokenizer, LogMaximum(80))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.audio.log_maximum import LogMaximum
 from service.audio.mel import LogMelSpectrogram, Padding
 from service.audio.windows import extract, total_frames
 
@@ -32,7 +33,7 @@ def test_windows_are_slices_of_the_mel_of_the_whole_file(n_mels: int, seconds: f
     mel = LogMelSpectrogram(n_mels)
     waveform = noise(seconds)
     whole = reference_mel(waveform, mel)
-    maximum = mel.maximum(waveform)
+    maximum = LogMaximum(n_mels)(waveform)
     n_frames = total_frames(len(waveform))
     for start in range(0, n_frames, 1000):
         content = min(1000, n_frames - start)
@@ -42,25 +43,6 @@ def test_windows_are_slices_of_the_mel_of_the_whole_file(n_mels: int, seconds: f
             row[:, :content], whole[:, start : start + content], atol=1e-6, rtol=0
         )
         assert not row[:, content:].any()
-
-
-@pytest.mark.parametrize("seconds", [0.0001, 0.01, 2.0, 29.999, 30.0, 61.7])
-def test_the_maximum_is_that_of_the_whole_file(seconds: float) -> None:
-    mel = LogMelSpectrogram(80)
-    waveform = noise(seconds)
-    silence = np.zeros(THIRTY_SECONDS, dtype=np.float32)
-    padded = np.pad(np.concatenate([waveform, silence]), (200, 0), mode="reflect")
-    expected = mel.log_power(torch.from_numpy(padded)[None]).max().item()
-    assert mel.maximum(waveform) == pytest.approx(expected, abs=1e-6)
-    assert mel.maximum(torch.from_numpy(waveform)) == mel.maximum(waveform)
-
-
-def test_a_click_at_the_very_end_counts_for_the_maximum() -> None:
-    waveform = np.zeros(16_159, dtype=np.float32)
-    quiet = LogMelSpectrogram(80).maximum(waveform)
-    waveform[-1] = 1.0
-    assert quiet == -10.0
-    assert LogMelSpectrogram(80).maximum(waveform) > 0.0 - 6.0
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 1.2345, 30.0])
@@ -82,7 +64,7 @@ def test_a_row_has_the_same_bits_alone_and_among_others(n_mels: int, padding: Pa
     windows: list[tuple[NDArray[np.float32], int, float | None]] = []
     for seed, content in enumerate([1, 37, 400, 128, 399, 64]):
         waveform = noise(4.0, seed)
-        maximum = None if seed % 2 else mel.maximum(waveform)
+        maximum = None if seed % 2 else LogMaximum(mel.n_mels)(waveform)
         windows.append((extract(waveform, 0, content), content, maximum))
     together = mel.windows(windows, 400, padding)
     for row, window in zip(together, windows, strict=True):
