@@ -14,7 +14,7 @@ from service import __version__
 from service.api.deps import ApiConfig, Services, Serving
 from service.api.keys import ApiKeys
 from service.audio.decode import AudioDecoder, AudioLimits
-from service.memory import keep_what_is_there
+from service.memory import give_back, keep_what_is_there
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -31,6 +31,7 @@ def build_services(settings: Settings, on_dead: Callable[[BaseException], None])
 
         serving = await load_serving(settings, model_source(settings), metrics)
         keep_what_is_there()
+        give_back()  # what loading left
         return serving
 
     return Services(api_config(settings), metrics, build_decoder(settings), load, on_dead)

@@ -36,6 +36,7 @@ from service.inspection.flow import build_flow
 from service.inspection.flow_report import heading, notes, report
 from service.inspection.flow_svg import draw_svg
 from service.inspection.flow_text import draw
+from service.memory import give_back
 from service.metrics import Metrics
 from service.model.kv_cache import cache_bytes
 from service.model.numerics import PLAIN, Numerics, choose_numerics
@@ -200,6 +201,7 @@ def _runner(
     with _fits(device, what):
         model = build_model(checkpoint, device=device, dtype=dtype)
         pack(model, numerics)
+    give_back()  # what was there before it was packed
     nbytes = functools.partial(
         cache_bytes, checkpoint.config, dtype=dtype, cross_dtype=model.cross_dtype
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,29 +99,41 @@ class RenamedSource:
 
 
 class SafetensorsSource:
-    """One or several safetensors files."""
+    """One or several safetensors files.
+
+    A file is mapped for each tensor that is read, and not for longer than that is needed, so that a
+    model never stands in memory beside its file.
+    """
 
     def __init__(self, path: Path, files: list[Path]) -> None:
         self.path = path
         self.infos: dict[str, TensorInfo] = {}
-        self._handles: dict[str, Any] = {}
+        self._homes: dict[str, Path] = {}
         for file in files:
-            self._open(file)
-
-    def _open(self, file: Path) -> None:
-        try:
-            handle: Any = safe_open(file, framework="pt")
-            for name in handle.keys():  # noqa: SIM118  (a handle, not a mapping)
-                piece = handle.get_slice(name)
-                self.infos[name] = _info(file, name, piece.get_shape(), piece.get_dtype())
-                self._handles[name] = handle
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: not readable as safetensors: {error}") from error
+            with _opened(file) as handle:
+                for name in handle.keys():  # noqa: SIM118  (a handle, not a mapping)
+                    piece = handle.get_slice(name)
+                    self.infos[name] = _info(file, name, piece.get_shape(), piece.get_dtype())
+                    self._homes[name] = file
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor."""
-        tensor: Tensor = self._handles[name].get_tensor(name)
+        """Return one tensor.
+
+        Raises:
+            CheckpointError: if its file has gone meanwhile.
+        """
+        with _opened(self._homes[name]) as handle:
+            tensor: Tensor = handle.get_tensor(name)
         return tensor
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            yield handle
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: not readable as safetensors: {error}") from error
 
 
 class TorchSource:
