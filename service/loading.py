@@ -172,15 +172,16 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
 def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint, ModelRunner]:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    try:
-        numerics = choose_numerics(settings.numerics, device, dtype)
-    except ValueError as error:
-        raise DeviceError(str(error)) from None
     if device.type == "cuda":
         keep_sums_whole()
     torch.set_num_threads(settings.threads or available_cpus())
     checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
     checkpoint = with_audio_context(checkpoint, settings.audio_context_s)
+    whole_windows = not checkpoint.config.window_rounding_frames
+    try:
+        numerics = choose_numerics(settings.numerics, device, dtype, whole_windows=whole_windows)
+    except ValueError as error:
+        raise DeviceError(str(error)) from None
     runner = _runner(checkpoint, numerics, device, dtype, settings, metrics)
     if settings.numerics == "auto" and numerics.is_packed and not runner.settle():
         logger.warning("%s numerics change with the load on this CPU: plain instead", numerics.name)

@@ -42,20 +42,26 @@ MIXED = Numerics("mixed", dtype=torch.bfloat16, head=torch.int8)
 NUMERICS = {numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MIXED)}
 
 
-def choose_numerics(name: str, device: torch.device, dtype: torch.dtype) -> Numerics:
-    """Return the numerics of a name; `auto` is the fastest in float32.
+def choose_numerics(
+    name: str, device: torch.device, dtype: torch.dtype, *, whole_windows: bool = False
+) -> Numerics:
+    """Return the numerics of a name; `auto` is the fastest whose memory stays bounded.
 
     Args:
         name: `auto`, or one of `NUMERICS`.
         device: that the model runs on.
         dtype: of its weights; all but `plain` start from float32.
+        whole_windows: whether all its windows have one length. Attention in bfloat16 keeps a kernel
+            for each length, so `auto` stays in float32 where there are many.
 
     Raises:
         ValueError: if this device, dtype or CPU has no such numerics; it says which is missing.
     """
     reason = _why_not_packed(device, dtype)
     if name == "auto":
-        return PACKED if reason is None else PLAIN
+        if reason is not None:
+            return PLAIN
+        return MIXED if whole_windows and _why_not(MIXED) is None else PACKED
     numerics = NUMERICS[name]
     missing = (reason or _why_not(numerics)) if numerics.is_packed else None
     if missing is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from service.model import KVCache, WhisperConfig, WhisperModel
-from service.model.numerics import PACKED, PLAIN, Numerics, choose_numerics
+from service.model.numerics import MIXED, PACKED, PLAIN, Numerics, choose_numerics
 from service.model.packed import Int8Head, PackedLinear, attend_by_head, pack, rounded
 from service.model.probe import probe
 
@@ -184,9 +184,20 @@ def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyP
     assert choose_numerics("auto", CPU, torch.float32) is PLAIN
 
 
-def test_auto_is_float32_whatever_the_cpu_has_instructions_for() -> None:
+def test_auto_is_float32_where_windows_have_many_lengths() -> None:
     here("packed")
     assert choose_numerics("auto", CPU, torch.float32) is PACKED
+
+
+@pytest.mark.parametrize("lacking", [None, "_is_avx512_bf16_supported", "_is_vnni_supported"])
+def test_auto_is_the_fastest_that_the_cpu_can_where_windows_have_one_length(
+    monkeypatch: pytest.MonkeyPatch, lacking: str | None
+) -> None:
+    here("packed")
+    for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
+        monkeypatch.setattr(torch.cpu, instruction, lambda has=instruction != lacking: has)
+    expected = MIXED if lacking is None else PACKED
+    assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
 
 
 @pytest.mark.parametrize(
