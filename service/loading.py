@@ -12,7 +12,6 @@ import functools
 import logging
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -44,6 +43,7 @@ from service.model.packed import pack
 from service.settings import Settings
 from service.transcription.params import ModelFacts
 from service.transcription.transcriber import Transcriber
+from service.transcription.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +128,11 @@ async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Ser
         DeviceError: if it cannot be put where it should be.
         EngineDead: if it cannot do an inference.
     """
-    loop = asyncio.get_running_loop()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="load")  # it ends, with torch's helpers for it
-    try:
-        checkpoint, runner = await loop.run_in_executor(pool, _load, settings, source, metrics)
-        flow = await loop.run_in_executor(pool, model_flow, checkpoint)
-        log_maximum = await loop.run_in_executor(pool, LogMaximum, checkpoint.config.n_mels)
-    finally:
-        pool.shutdown(wait=False)
+    loader = Worker("load")
+    checkpoint, runner = await loader.run(_load, settings, source, metrics)
+    flow = await loader.run(model_flow, checkpoint)
+    log_maximum = await loader.run(LogMaximum, checkpoint.config.n_mels)
+    del loader  # its thread ends, and with it torch's helpers for it
     speech_models = SpeechModels()
     await asyncio.to_thread(speech_models.warm_up)
     scheduler = SchedulerConfig(

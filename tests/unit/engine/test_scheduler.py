@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -96,14 +99,16 @@ class SchedulerMachine(RuleBasedStateMachine):
     def the_engine_steps(self, data: st.DataObject) -> None:
         waiting, slots = self.core.waiting, self.core.slots
         running = self.core.running
+        aligning = [sequence.only_aligns for sequence in waiting]
         batch = take_step(self.core, self.runner)
         assert batch.running == running, "a running row missed its step"
         assert batch.starting == waiting[: len(batch.starting)], "not in the order of the queue"
         self.nobody_is_passed_unfairly(batch, [w for w in slots if w is not None])
-        assert len(batch.starting) <= self.core.encode_batch
         taken = sum(s.n_rows for s in (*running, *batch.starting))
         n_starting = len(batch.starting)
-        if n_starting < min(self.core.encode_batch, len(waiting)):
+        n_passes = passes(aligning[:n_starting], self.core.config.align_batch)
+        assert n_passes <= self.core.encode_batch
+        if n_passes < self.core.encode_batch and n_starting < len(waiting):
             stuck = waiting[n_starting]
             if taken + stuck.n_rows > self.core.config.rows:
                 return
@@ -153,6 +158,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert not self.core.running
         assert not self.core.waiting
         assert set(self.core.slots) == {None}
+
+
+def passes(aligning: Iterable[bool], align_batch: int) -> int:
+    """Return how often the model is asked: once for as many neighbouring texts as are aligned."""
+    runs = ((aligns, len(list(run))) for aligns, run in itertools.groupby(aligning))
+    return sum(-(-n // align_batch) if aligns else n for aligns, n in runs)
 
 
 def check(core: Scheduler, open_windows: list[int]) -> None:
