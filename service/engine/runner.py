@@ -159,16 +159,17 @@ class ModelRunner:
             self.decode([Group(0, 0, 1)])
 
     def settle(self) -> bool:
-        """Settle batches and rows by the probe, once, over the cache. Return whether bits hold."""
-        with lost_device_is_dead(), torch.inference_mode():
-            if not self.config.encode_batch and self._report is None:
-                self._encoder.measure()
-            if self.config.probe and self._report is None:
-                encoder, aligner = self._encoder, self._aligner
-                self._report = probe(self.model, self.cache, encoder.together, aligner.together)
-                encoder.together = self._report.encode_batch
-                aligner.together = self._report.align_batch
-                self._report.log(logger)
+        """Overwrite the cache to settle batches and rows, once. Return whether rows keep bits."""
+        if self._report is None:
+            with lost_device_is_dead(), torch.inference_mode():
+                if not self.config.encode_batch:
+                    self._encoder.measure()
+                if self.config.probe:
+                    encoder, aligner = self._encoder, self._aligner
+                    self._report = probe(self.model, self.cache, encoder.together, aligner.together)
+                    encoder.together = self._report.encode_batch
+                    aligner.together = self._report.align_batch
+                    self._report.log(logger)
         return self._report is None or self._report.is_invariant
 
     def move(self, moves: Sequence[Move]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -132,6 +133,35 @@ def test_an_audio_context_shortens_the_windows_of_a_model_that_had_them_full(
 
     asyncio.run(main())
     assert encoded[-1] == frames
+
+
+def test_a_model_is_loaded_in_a_thread_that_ends(
+    full_windows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever computes with torch keeps helpers for as long as it lives (docs/adr/0017)."""
+    loaders: set[threading.Thread] = set()
+
+    def watch(name: str) -> None:
+        original = getattr(loading, name)
+
+        def watched(*args: object) -> object:
+            loaders.add(threading.current_thread())
+            return original(*args)
+
+        monkeypatch.setattr(loading, name, watched)
+
+    for name in ("_load", "model_flow", "LogMaximum"):
+        watch(name)
+
+    async def main() -> None:
+        serving = await load_serving(Settings(window_slots=1), full_windows, Metrics())
+        (loader,) = loaders
+        assert loader is not threading.main_thread()
+        loader.join(10)
+        assert not loader.is_alive()
+        await serving.engine.stop(0.0)
+
+    asyncio.run(main())
 
 
 def test_an_audio_context_changes_nothing_where_windows_are_short_already(
