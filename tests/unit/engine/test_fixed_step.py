@@ -27,8 +27,10 @@ from tests.unit.engine.recording import Recorded
 FREE = SequenceParams((SPECIAL.sot, 103), 0, 40, suppress_tokens=(EOT,))
 
 
-def runner_of(config: WhisperConfig, rows: int = 8, windows: int = 6) -> ModelRunner:
-    sizes = RunnerConfig(windows, rows, 1, probe=False, fixed_shapes=True)
+def runner_of(
+    config: WhisperConfig, rows: int = 8, windows: int = 6, *, probe: bool = False
+) -> ModelRunner:
+    sizes = RunnerConfig(windows, rows, 1, probe=probe, fixed_shapes=True)
     return ModelRunner(lively_model(config), SPECIAL, sizes)
 
 
@@ -118,11 +120,11 @@ def test_a_step_changes_its_own_rows_only() -> None:
 
 
 def test_beams_and_single_rows_take_one_step_each_in_their_own_way() -> None:
-    eager = ModelRunner(lively_model(small_config()), SPECIAL, RunnerConfig(6, 8, 1, probe=False))
+    eager = ModelRunner(lively_model(small_config()), SPECIAL, RunnerConfig(6, 8, 1))
     beams = replace(FREE, beam_size=3)
     groups = [Group(0, 0, 2), Group(5, 5, 1, 3, is_beam=True)]
     steps = []
-    for runner in (eager, runner_of(small_config())):
+    for runner in (warm(eager), warm(runner_of(small_config(), probe=True))):
         runner.encode([(slot, window(60, seed=slot)) for slot in (0, 1, 5)])
         runner.prefill([Start(0, 0, FREE), Start(1, 1, FREE), Start(5, 5, beams)])
         steps.append([runner.decode(groups) for _ in range(4)])
@@ -165,7 +167,8 @@ def test_shapes_are_few_and_hold_every_step() -> None:
 
 @pytest.mark.parametrize("config", [small_config(), UNPADDED], ids=["padded", "unpadded"])
 def test_every_shape_draws_the_same(config: WhisperConfig) -> None:
-    runner = runner_of(config)
+    runner = runner_of(config, probe=True)
+    runner.settle()
     with torch.inference_mode():
         assert differing_shapes(step_of(runner), runner.cache) == []
     assert runner.cache.self_.eq(0).all()

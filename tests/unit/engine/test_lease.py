@@ -16,6 +16,7 @@ from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.engine.types import Answer, Finish, Step, Task, TokenStep
 from service.errors import DecodingFailed
+from tests.unit.engine.company import warm
 from tests.unit.engine.fakes import EOT, SPECIAL, FakeRunner, window
 from tests.unit.engine.models import lively_model, small_config
 from tests.unit.engine.running import all_free, run, started, until
@@ -87,8 +88,8 @@ def core_of(runner: ModelRunner) -> EngineCore:
     return EngineCore(Scheduler(SchedulerConfig(config.windows, config.rows, EOT, 448, 4)), runner)
 
 
-def runner_of(rows: int = 16) -> ModelRunner:
-    config = RunnerConfig(windows=6, rows=rows, encode_batch=2, probe=False)
+def runner_of(rows: int = 16, *, probe: bool = False) -> ModelRunner:
+    config = RunnerConfig(windows=6, rows=rows, encode_batch=2, probe=probe)
     return ModelRunner(lively_model(small_config()), SPECIAL, config)
 
 
@@ -107,8 +108,9 @@ def work(core: EngineCore, tasks: list[Task]) -> list[list[Step]]:
 def test_hypotheses_alone_and_among_others_have_the_same_bits() -> None:
     beam = replace(TEXT, beam_size=3)
     sampled = replace(TEXT, best_of=4, temperature=0.8, noise=NoiseKey(5))
-    alone = [work(core_of(runner_of()), [task])[0] for task in (beam,)]
-    together = work(core_of(runner_of()), [beam, TEXT, sampled, DetectParams(), ALIGN, beam])
+    alone = work(core_of(warm(runner_of(probe=True))), [beam])
+    company = [beam, TEXT, sampled, DetectParams(), ALIGN, beam]
+    together = work(core_of(warm(runner_of(probe=True))), company)
     assert together[0] == alone[0]
     assert together[5] != together[0]
     lengths = [len(steps) for steps in together]
