@@ -72,11 +72,16 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from the decoder to `encoder_output`, with keys and values fused and cached."""
+    """Attention from the decoder to `encoder_output`, with keys and values fused and cached.
+
+    Attributes:
+        attend: attention over cached keys and values, with the arguments of `attend`.
+    """
 
     def __init__(self, d_model: int, n_head: int) -> None:
         super().__init__()
         self.n_head = n_head
+        self.attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] = attend
         self.query = nn.Linear(d_model, d_model)
         self.key_value = nn.Linear(d_model, 2 * d_model)
         self.out = nn.Linear(d_model, d_model)

@@ -21,9 +21,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import pad, scaled_dot_product_attention
 
-from service.model.attention import SelfAttention
+from service.model.attention import CrossAttention, SelfAttention
 from service.model.numerics import Numerics
 from service.model.whisper import WhisperModel
 
@@ -130,8 +130,8 @@ def attend_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention over all positions, one head and block of queries after the other.
 
     A block's scores stay in a core's cache, and its two products are large enough for the CPU's
-    matrix instructions, which `scaled_dot_product_attention` does not use. The blocks depend on the
-    number of positions alone.
+    bfloat16 instructions, which `scaled_dot_product_attention` does not use on CPUs without tiles
+    (AMX). The blocks depend on the number of positions alone.
 
     Shapes: query [b h q d], key and value [b h k d] -> [b h q d], a view of [b q h d].
     """
@@ -147,6 +147,18 @@ def attend_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
                 scores = torch.mm(query[window, head, block], keys)
                 out[window, head, block] = torch.mm(scores.softmax(dim=-1), values)
     return out
+
+
+def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention over cached keys by torch's own kernel, for CPUs with tiles (AMX).
+
+    There its products are in tiles, for one query too, and keys beyond a window's add exact zeros.
+    Elsewhere one query over many keys is slower by it than by `service.model.attention.attend`.
+
+    Shapes: query [b h q d], key and value [b h k d], bias [b 1 q k] (0 or -inf), -> [b h q d].
+    """
+    mask = None if bias is None else bias.to(key.dtype)
+    return scaled_dot_product_attention(query.to(key.dtype), key, value, attn_mask=mask)
 
 
 @torch.inference_mode(mode=False)
@@ -167,9 +179,13 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
         decoder.packed_head = PackedLinear(head, None, numerics.head)
     decoder.head = None
     if numerics.dtype == torch.bfloat16:
-        for block in model.encoder.blocks:
-            cast("SelfAttention", block.attn).attend = attend_by_head
         decoder.row_multiple = 1
+        if torch.cpu._is_amx_tile_supported():
+            for block in decoder.blocks:
+                cast("CrossAttention", block.cross_attn).attend = attend_in_tiles
+        else:
+            for block in model.encoder.blocks:
+                cast("SelfAttention", block.attn).attend = attend_by_head
     model.numerics = numerics
 
 

@@ -105,7 +105,8 @@ class DecoderBlock(nn.Module):
         by_window = split_heads(torch.unflatten(query, 0, (n_windows, -1)), self.attn.n_head)
         if view.watched is not None:
             view.watched.look(layer, by_window, keys)
-        return merge_heads(attend(by_window, keys, values, view.cross_bias)).flatten(0, 1)
+        context = self.cross_attn.attend(by_window, keys, values, view.cross_bias)
+        return merge_heads(context).flatten(0, 1)
 
 
 class TextDecoder(nn.Module):

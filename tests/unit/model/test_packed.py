@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from service.model import KVCache, WhisperConfig, WhisperModel
+from service.model.attention import CrossAttention, SelfAttention, attend
 from service.model.numerics import MIXED, PACKED, PLAIN, Numerics, choose_numerics
-from service.model.packed import Int8Head, PackedLinear, attend_by_head, pack, rounded
+from service.model.packed import (
+    Int8Head,
+    PackedLinear,
+    attend_by_head,
+    attend_in_tiles,
+    pack,
+    rounded,
+)
 from service.model.probe import probe
 
 CPU = torch.device("cpu")
@@ -175,6 +185,37 @@ def test_attention_by_head_is_attention(n_positions: int) -> None:
         assert found.shape == expected.shape
         assert relative_error(found, expected) < 0.01
         assert relative_error(attend_by_head(query, key, value), expected) < 1e-5
+
+
+@pytest.mark.parametrize("width", [1, 5])
+@pytest.mark.parametrize("n_masked", [0, 7])
+def test_attention_in_tiles_is_attention_over_cached_keys(width: int, n_masked: int) -> None:
+    query = torch.randn(3, 4, width, 32)
+    key, value = torch.randn(2, 3, 4, 96, 32).bfloat16()
+    bias = torch.zeros(3, 1, 1, 96)
+    bias[1, ..., 96 - n_masked :] = float("-inf")
+    with torch.inference_mode():
+        for mask in (None, bias):
+            expected = attend(query, key.float(), value.float(), mask)
+            found = attend_in_tiles(query, key, value, mask)
+            assert found.shape == expected.shape
+            assert relative_error(found, expected) < 0.01
+
+
+@pytest.mark.parametrize("with_tiles", [True, False])
+def test_attention_in_bfloat16_is_the_one_for_this_kind_of_cpu(
+    monkeypatch: pytest.MonkeyPatch, *, with_tiles: bool
+) -> None:
+    numerics = here("bfloat16")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: with_tiles)
+    packed = model()
+    pack(packed, numerics)
+    encoder = cast("SelfAttention", packed.encoder.get_submodule("blocks.0.attn"))
+    decoder = cast("CrossAttention", packed.decoder.get_submodule("blocks.0.cross_attn"))
+    assert (encoder.attend is attend_by_head) == (not with_tiles)
+    assert (decoder.attend is attend_in_tiles) == with_tiles
+    with torch.inference_mode():
+        assert relative_error(step(packed), step(model())) < TOLERANCE["bfloat16"]
 
 
 def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,9 @@ def test_hypotheses_that_a_longer_window_changes_are_seen(
     assert before.is_invariant
     model.decoder.row_multiple = 4
     monkeypatch.setattr(KVCache, "of_one_length", all_together)
-    monkeypatch.setattr("service.model.whisper.attend", attend_over_blocks)
+    for layer in range(CONFIG.n_text_layer):
+        cross_attention = model.decoder.get_submodule(f"blocks.{layer}.cross_attn")
+        monkeypatch.setattr(cross_attention, "attend", attend_over_blocks)
     with torch.inference_mode():
         report = probe(model, KVCache(CONFIG, 8, 16), encode_batch=1)
     assert any("hypotheses, one of them longer" in failure for failure in report.failures)
