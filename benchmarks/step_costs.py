@@ -70,14 +70,17 @@ def rules(runner: ModelRunner, n_rows: int) -> Iterator[Part]:
     state.update(torch.full((n_rows,), special.timestamp_begin), 0)
     state.update(torch.ones(n_rows, dtype=torch.int64), 0)
     yield "rule: suppressed tokens", partial(state.suppress, logits, rows)
-    yield "rule: timestamps in pairs and in order", partial(state.keep_order, logits.clone(), rows)
+    yield (
+        "rule: timestamps in pairs and in order",
+        partial(state.keep_order, logits.clone(), rows, looks=state.looks),
+    )
     yield (
         "rule: all timestamps together against the likeliest text",
-        partial(state.weigh, logits.clone(), rows),
+        partial(state.weigh, logits.clone(), rows, looks=state.looks),
     )
     yield "all rules of a step", partial(state.filter_next, logits, 0)
-    yield "log-softmax and the likeliest token", partial(sampler._draw, logits, 0, n_rows)
-    yield "the same with sampling noise on one row", partial(one_noisy._draw, logits, 0, n_rows)
+    yield "log-softmax and the likeliest token", partial(sampler._draw, logits, 0)
+    yield "the same with sampling noise on one row", partial(one_noisy._draw, logits, 0)
     yield "the same with sampling noise on all rows", partial(noisy._draw, logits, 0, n_rows)
     yield (
         "noting what was drawn",

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from service.decoding.params import SequenceParams, SpecialTokens
 
 NEGATIVE_INFINITY = float("-inf")
+_SUMMED_ROWS = 4
+"""Sums over timestamps run on a multiple of this many rows: torch sums a single row on the CPU in
+pieces, one a thread, and two rows in one piece each."""
 _REMEMBERED = 16
 """Lists of suppressed tokens that are kept on the device as a bias."""
 
@@ -32,6 +36,10 @@ class RuleState:
         special: the ids that the rules are about.
         rows: rows to hold.
         device: where logits live.
+
+    Attributes:
+        looks: whether the host looks at values on its way, and does what they ask for and no more.
+            A CPU is not waited for; of a GPU no step may ask anything.
     """
 
     def __init__(
@@ -39,6 +47,7 @@ class RuleState:
     ) -> None:
         self.special = special
         self.device = torch.device(device)
+        self.looks = self.device.type == "cpu"
         n_vocab, begin = special.n_vocab, special.timestamp_begin
         self._ids = torch.arange(n_vocab, device=device)
         self._biases: dict[tuple[tuple[int, ...], bool], Tensor] = {}
@@ -90,22 +99,26 @@ class RuleState:
                 filtered[begin + params.max_initial_timestamp_index + 1 :] = NEGATIVE_INFINITY
         return filtered
 
-    def filter_next(self, logits: Tensor, first: int) -> Tensor:
+    def filter_next(self, logits: Tensor, first: int, *, looks: bool = True) -> Tensor:
         """Apply the rules to later tokens of rows `first ...`: f32[b n_vocab] -> f32[b n_vocab].
 
-        Shapes: `b` may run over rows that hold no sequence; their results mean nothing.
+        Args:
+            logits: of rows that may hold no sequence; the results of those mean nothing.
+            first: the first row.
+            looks: False does the same operations whatever the values are.
         """
         rows = slice(first, first + logits.shape[0])
+        looks = looks and self.looks
         filtered = self.suppress(logits, rows)
-        self.keep_order(filtered, rows)
-        self.weigh(filtered, rows)
+        self.keep_order(filtered, rows, looks=looks)
+        self.weigh(filtered, rows, looks=looks)
         return filtered
 
     def suppress(self, logits: Tensor, rows: slice) -> Tensor:
         """Return logits without the suppressed tokens of each row: f32[b n_vocab]."""
         return logits + self._bias[rows]
 
-    def keep_order(self, filtered: Tensor, rows: slice) -> None:
+    def keep_order(self, filtered: Tensor, rows: slice, *, looks: bool) -> None:
         """Leave timestamps only where they make pairs and do not go back, in place."""
         begin = self.special.timestamp_begin
         ruled, last, penultimate = (
@@ -114,19 +127,21 @@ class RuleState:
         text, timestamps = filtered[:, :begin], filtered[:, begin:]
         opened = ruled & last & ~penultimate  # one timestamp: its partner or end-of-text follows
         closed = ruled & last & penultimate  # a pair: text has to follow
-        text[:, : self.special.eot].masked_fill_(opened, NEGATIVE_INFINITY)
+        _forbid(text[:, : self.special.eot], opened, looks=looks)
         # A pair may hold the same time twice, but a segment may not be empty.
         earliest = self._latest[rows] + (~opened).long()
         early = self._ids[begin:] < earliest  # [b n_timestamps]
         timestamps.masked_fill_(closed | (ruled & early), NEGATIVE_INFINITY)
 
-    def weigh(self, filtered: Tensor, rows: slice) -> None:
+    def weigh(self, filtered: Tensor, rows: slice, *, looks: bool) -> None:
         """Leave no text where all timestamps together are likelier than any of it, in place."""
         begin = self.special.timestamp_begin
         text, timestamps = filtered[:, :begin], filtered[:, begin:]
-        mass = timestamps.logsumexp(dim=-1, keepdim=True)
+        n_rows = filtered.shape[0]
+        summed = pad(timestamps, (0, 0, 0, -n_rows % _SUMMED_ROWS))
+        mass = summed.logsumexp(dim=-1, keepdim=True)[:n_rows]
         likelier = mass > text.amax(dim=-1, keepdim=True)
-        text.masked_fill_(self._timestamps[rows] & likelier, NEGATIVE_INFINITY)
+        _forbid(text, self._timestamps[rows] & likelier, looks=looks)
 
     def update(self, tokens: Tensor, first: int, rows: Tensor | slice | None = None) -> None:
         """Note what rows `first ...` have sampled, i64[b]; or these rows, which may be others."""
@@ -153,3 +168,11 @@ class RuleState:
                 self._biases.pop(next(iter(self._biases)))
             self._biases[key] = bias.to(self.device)
         return self._biases[key]
+
+
+def _forbid(logits: Tensor, rows: Tensor, *, looks: bool) -> None:
+    """Leave nothing of some rows, in place: f32[b n], bool[b 1]. Who looks writes only to these."""
+    if looks:
+        logits.index_fill_(0, rows[:, 0].nonzero()[:, 0], NEGATIVE_INFINITY)
+    else:
+        logits.masked_fill_(rows, NEGATIVE_INFINITY)

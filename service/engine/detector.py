@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 
 from service.decoding.params import SpecialTokens
-from service.decoding.sampling import pad_rows
 from service.engine.types import LanguageProbabilities
 from service.errors import DecodingFailed
 from service.model import KVCache, RowGroup, WhisperModel
@@ -44,8 +43,8 @@ class LanguageDetector:
         tokens = torch.full((len(places),), self._sot, device=self._cache.device)
         groups = [RowGroup(row, slot, 1) for row, slot in places]
         logits = self._model.decode(tokens, [0] * len(places), self._cache, groups)
-        probabilities = pad_rows(logits)[:, self._ids].softmax(dim=-1)
+        probabilities = logits[:, self._ids].softmax(dim=-1)
         return [
             dict(zip(self._names, own, strict=True)) if math.isfinite(own[0]) else None
-            for _, own in zip(places, probabilities.tolist(), strict=False)
+            for _, own in zip(places, probabilities.tolist(), strict=True)
         ]

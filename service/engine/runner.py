@@ -22,7 +22,7 @@ from torch import Tensor
 from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH, Padding
 from service.decoding.hypotheses import Candidates
 from service.decoding.params import SequenceParams, SpecialTokens
-from service.decoding.sampling import Draw, Sampler, pad_rows
+from service.decoding.sampling import Draw, Sampler
 from service.decoding.words import Alignment
 from service.engine.aligner import Aligner
 from service.engine.detector import LanguageDetector
@@ -259,7 +259,7 @@ class ModelRunner:
         sot, last = self.model.prefill(list(params.prompt), self.cache, place, logits_at=at)
         if self.special.no_speech is None:
             return last, sot.new_full((), float("nan"))
-        return last, pad_rows(sot[None]).softmax(dim=-1)[0, self.special.no_speech]
+        return last, sot.softmax(dim=-1)[self.special.no_speech]
 
     def _fixed_for(self, group: Group) -> FixedStep | None:
         """Return what takes the step of a group in fixed shapes, if anything does."""

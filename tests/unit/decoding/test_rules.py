@@ -93,6 +93,7 @@ def test_rules_are_the_references_for_every_row_and_step(
             )
         else:
             filtered = state.filter_next(logits, 0)
+            assert torch.equal(filtered, state.filter_next(logits, 0, looks=False))
         for row, (params, _) in enumerate(batch):
             expected = reference(logits[row].tolist(), sampled[row], params)
             assert_same(filtered[row], expected, f"row {row} after {sampled[row]}")

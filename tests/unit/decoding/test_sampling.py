@@ -212,3 +212,16 @@ def test_same_seed_repeats_and_another_does_not() -> None:
 def test_bad_temperature_is_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature"):
         started(replace(GREEDY, temperature=temperature))
+
+
+@pytest.mark.parametrize("at", [(), (0,), (7, 3)])
+def test_row_that_is_not_a_number_is_told_apart_whoever_searches(at: tuple[int, ...]) -> None:
+    logits = logits_of(3)
+    logits[1, list(at)] = float("nan")
+    sampler = started(GREEDY, GREEDY, GREEDY)
+    for looks in (True, False):
+        sampler.rules.looks = looks
+        draw = sampler.draw_next(logits, 0)
+        fixed = sampler.draw_fixed(logits, with_noise=False)
+        assert torch.equal(draw.packed.nan_to_num(7.0), fixed.packed.nan_to_num(7.0))
+        assert draw.packed[:, 2].tolist() == [0, float(bool(at)), 0]

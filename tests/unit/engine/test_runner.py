@@ -242,6 +242,7 @@ class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def test_step_does_not_wait_for_the_device_but_in_its_one_copy() -> None:
     runner = runner_of()
+    runner.sampler.rules.looks = False  # as on a GPU
     runner.encode([(0, window(60)), (1, window(60, seed=1))])
     sampled = replace(FREE, temperature=0.5, timestamps=True)
     with NoWaiting():  # type: ignore[no-untyped-call]
