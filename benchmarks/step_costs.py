@@ -81,7 +81,7 @@ def rules(runner: ModelRunner, n_rows: int) -> Iterator[Part]:
     yield "all rules of a step", partial(state.filter_next, logits, 0)
     yield "log-softmax and the likeliest token", partial(sampler._draw, logits, 0)
     yield "the same with sampling noise on one row", partial(one_noisy._draw, logits, 0)
-    yield "the same with sampling noise on all rows", partial(noisy._draw, logits, 0, n_rows)
+    yield "the same with sampling noise on all rows", partial(noisy._draw, logits, 0)
     yield (
         "noting what was drawn",
         partial(state.update, torch.ones(n_rows, dtype=torch.int64), 0),
@@ -99,7 +99,7 @@ def beams(runner: ModelRunner, n_rows: int, n_tokens: int) -> Iterator[Part]:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(n_beams, special.n_vocab, generator=generator)
     sampler = _sampler(runner, how, n_beams)
-    ranked = partial(sampler._select, logits, 0, n_beams, BEAMS)
+    ranked = partial(sampler._select, logits, 0, BEAMS)
     yield f"{n_windows} windows of {BEAMS} beams: log-softmax and ranking", ranked
     sources = [row ^ 1 if row ^ 1 < n_beams else row for row in range(n_beams)]
     moved = partial(runner.cache.move_rows, sources, list(range(n_beams)), n_tokens)

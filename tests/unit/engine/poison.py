@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from service.decoding.params import SequenceParams
-from service.decoding.sampling import Draw
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig
 from service.engine.runner import ModelRunner, RunnerConfig
@@ -133,22 +132,15 @@ def raising(error: BaseException) -> Callable[..., None]:
 
 def rule_for_later_tokens(target: Target) -> None:
     sampler = target.runner.sampler
-    draw_next, filter_next = sampler.draw_next, sampler.rules.filter_next
-    n_rows = 0
+    filter_next = sampler.rules.filter_next
 
-    def count_rows(logits: Tensor, row: int, beam_size: int | None = None) -> Draw:
-        nonlocal n_rows
-        n_rows = len(logits)  # the rules get them padded
-        return draw_next(logits, row, beam_size)
-
-    def faulty(logits: Tensor, first: int) -> Tensor:
-        filtered = filter_next(logits, first)
-        at = target.row_of_culprit(first, n_rows)
+    def faulty(logits: Tensor, first: int, *, looks: bool = True) -> Tensor:
+        filtered = filter_next(logits, first, looks=looks)
+        at = target.row_of_culprit(first, len(logits))
         if at is not None and target.n_sampled(first, at) >= STRUCK_AFTER:
             raise KeyError("a rule that raises")
         return filtered
 
-    sampler.draw_next = count_rows  # type: ignore[method-assign]
     sampler.rules.filter_next = faulty  # type: ignore[method-assign]
 
 

@@ -109,7 +109,7 @@ def test_hypotheses_alone_and_among_others_have_the_same_bits() -> None:
     beam = replace(TEXT, beam_size=3)
     sampled = replace(TEXT, best_of=4, temperature=0.8, noise=NoiseKey(5))
     alone = work(core_of(warm(runner_of(probe=True))), [beam])
-    company = [beam, TEXT, sampled, DetectParams(), ALIGN, beam]
+    company: list[Task] = [beam, TEXT, sampled, DetectParams(), ALIGN, beam]
     together = work(core_of(warm(runner_of(probe=True))), company)
     assert together[0] == alone[0]
     assert together[5] != together[0]
