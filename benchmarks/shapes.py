@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import psutil
 import torch
 import typer
@@ -28,11 +27,11 @@ from rich.table import Table
 
 from benchmarks.numerics import available
 from benchmarks.random_model import SIZES, write_random_model
-from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH
 from service.checkpoints import build_model, load_checkpoint
 from service.decoding.params import AlignParams, SequenceParams, SpecialTokens
+from service.engine.encoder import silence
 from service.engine.runner import ModelRunner, RunnerConfig
-from service.engine.types import AlignStart, Group, Move, MoveKind, Start, WindowInput
+from service.engine.types import AlignStart, Group, Move, MoveKind, Start
 from service.memory import give_back, keep_few_arenas
 from service.model.numerics import NUMERICS
 from service.model.packed import pack
@@ -122,12 +121,6 @@ def lengths(runner: ModelRunner) -> list[int]:
     """Return the mel frames that windows may have."""
     config = runner.model.config
     return sorted({config.window_frames(n) for n in range(1, config.max_frames + 1)})
-
-
-def silence(n_frames: int) -> WindowInput:
-    """Return a window of so many mel frames."""
-    samples = np.zeros(n_frames * HOP_LENGTH + 2 * CONTEXT_SAMPLES, dtype=np.float32)
-    return WindowInput(samples, n_frames)
 
 
 def decode_prompts(runner: ModelRunner) -> None:

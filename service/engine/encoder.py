@@ -63,10 +63,9 @@ class WindowEncoder:
     def warm_up(self) -> None:
         """Encode silence as long as a window can be, once in every number of windows that comes."""
         n_frames = self._model.config.max_frames
-        silence = np.zeros(n_frames * HOP_LENGTH + 2 * CONTEXT_SAMPLES, dtype=np.float32)
         n_windows = _power_of_two(min(self.together, self._cache.windows))
         while n_windows:
-            self.encode([(slot, WindowInput(silence, n_frames)) for slot in range(n_windows)])
+            self.encode([(slot, silence(n_frames)) for slot in range(n_windows)])
             n_windows //= 2
 
     def measure(self) -> None:
@@ -124,6 +123,12 @@ class WindowEncoder:
             best, best_s = n_windows, window_s
         logger.info("encode_batch %d: %.1f ms a window", best, 1000 * best_s)
         return best
+
+
+def silence(n_frames: int) -> WindowInput:
+    """Return a window of so many mel frames in which nothing is said."""
+    samples = np.zeros(n_frames * HOP_LENGTH + 2 * CONTEXT_SAMPLES, dtype=np.float32)
+    return WindowInput(samples, n_frames)
 
 
 def _power_of_two(n: int) -> int:

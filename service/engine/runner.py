@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH, Padding
+from service.audio.mel import Padding
 from service.decoding.hypotheses import Candidates
 from service.decoding.params import SequenceParams, SpecialTokens
 from service.decoding.sampling import Draw, Sampler
@@ -28,7 +27,7 @@ from service.engine.aligner import Aligner
 from service.engine.detector import LanguageDetector
 from service.engine.drawn import continued_rows, read_draw
 from service.engine.eager_step import EagerStep
-from service.engine.encoder import WindowEncoder
+from service.engine.encoder import WindowEncoder, silence
 from service.engine.fixed_step import FixedStep
 from service.engine.graphs import warm_up
 from service.engine.lost import lost_device_is_dead
@@ -46,6 +45,7 @@ from service.engine.types import (
 )
 from service.metrics import Metrics
 from service.model import KVCache, RowGroup, WhisperModel
+from service.model.kernels import make_kernels
 from service.model.probe import ProbeReport, probe
 
 logger = logging.getLogger(__name__)
@@ -152,9 +152,10 @@ class ModelRunner:
                 with self._streams.beside():
                     self._encoder.warm_up()
                 self._streams.join()
-            silence = np.zeros(HOP_LENGTH * 100 + 2 * CONTEXT_SAMPLES, dtype=np.float32)
+            n_windows, n_texts = self._encoder.together, self._aligner.together
+            make_kernels(self.model, n_windows, self.config.rows, n_texts)
             params = SequenceParams((self.special.sot,) * n_prompt, sot_index=0, max_tokens=2)
-            self.encode([(0, WindowInput(silence, 100))])
+            self.encode([(0, silence(100))])
             self.prefill([Start(0, 0, params)])
             self.decode([Group(0, 0, 1)])
 

@@ -71,15 +71,15 @@ class AudioEncoder(nn.Module):
             raise ValueError(f"{n_frames} mel frames: must be even, and at most {longest}")
         mel = mel.to(self.conv1.weight.dtype)
         if self.training:
-            x = self._convolve(mel)
+            x = self.convolve(mel)
         else:  # torch and cuDNN choose their convolution by the size of the batch (docs/adr/0001)
-            x = torch.cat([self._convolve(window) for window in torch.split(mel, 1)])
+            x = torch.cat([self.convolve(window) for window in torch.split(mel, 1)])
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
         out: Tensor = self.ln_post(x)
         return out
 
-    def _convolve(self, mel: Tensor) -> Tensor:
-        """[b n_mels t] -> [b t/2 d_model]."""
+    def convolve(self, mel: Tensor) -> Tensor:
+        """[b n_mels t] -> [b t/2 d_model], before positions are added."""
         return gelu(self.conv2(gelu(self.conv1(mel)))).transpose(1, 2)

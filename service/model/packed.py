@@ -8,8 +8,8 @@ A row's result must not depend on its neighbours (docs/adr/0001-batch-invariance
 bfloat16 products have one order of summation for every number of rows, and sums of integers have
 none to choose, so those need no rows for padding; the start-up probe checks it.
 
-For each number of rows oneDNN makes a kernel, and keeps it. So products are computed over one of a
-few numbers of rows (`rounded`), or memory would grow with every length that requests bring.
+For each number of rows oneDNN makes a kernel, and keeps it. So products are computed in blocks of a
+few numbers of rows (`blocks`), or memory would grow with every length that requests bring.
 
 Knows nothing about requests.
 """
@@ -33,34 +33,45 @@ _ZERO_POINT = 128
 """Activations are unsigned: oneDNN's kernels for signed ones are hundreds of times slower."""
 _QUERY_BLOCK = 250
 """Queries whose scores over 1500 keys are in the cache of a core together."""
-_PER_OCTAVE = 4
-"""Numbers of rows between one power of two and the next: a product is up to a quarter larger."""
+_BLOCKS = (1024, 512, 256, 128, 64, 32)
+"""Numbers of rows that more than the last of them are computed in."""
+_PER_OCTAVE = 2
+"""Numbers of rows under that between one power of two and the next."""
 
 
-def rounded(n_rows: int, kept: int = 0) -> int:
-    """Return the number of rows that a product of so many is computed with.
+def blocks(n_rows: int, kept: int = 0) -> list[int]:
+    """Return in which numbers of rows a product of so many is computed, one after another.
 
-    Multiples of 4 become multiples of 4, which is what keeps their bits (docs/adr/0001). Which
-    number it is depends on nothing but the number of rows.
+    Where these are a multiple of a power of two, 4 for one and up to 32, each block is one too,
+    which is what keeps the bits of a row (docs/adr/0001). The blocks depend on nothing but the
+    number of rows.
 
     Args:
         n_rows: one at least.
-        kept: a number that comes often; its multiples stay as they are.
+        kept: a number that comes often; its multiples stay whole.
     """
     if kept and n_rows % kept == 0:
-        return n_rows
-    step = max(1, (1 << n_rows.bit_length() - 1) // _PER_OCTAVE)
-    return -(-n_rows // step) * step
+        return [n_rows]
+    found = []
+    for size in _BLOCKS:
+        found += [size] * (n_rows // size)
+        n_rows %= size
+    if n_rows:
+        step = max(1, (1 << n_rows.bit_length() - 1) // _PER_OCTAVE)
+        found.append(-(-n_rows // step) * step)
+    return found
 
 
-def _over_rounded(product: Callable[[Tensor], Tensor], x: Tensor, kept: int = 0) -> Tensor:
+def _in_blocks(product: Callable[[Tensor], Tensor], x: Tensor, kept: int = 0) -> Tensor:
     """Apply a product to [... n_in] -> [... n_out], with zeros for the rows that are too many."""
     rows = x.flatten(0, -2)
     n_rows = rows.shape[0]
-    n_more = rounded(n_rows, kept) - n_rows
-    if n_more:
-        rows = pad(rows, (0, 0, 0, n_more))
-    return torch.unflatten(product(rows)[:n_rows], 0, x.shape[:-1])
+    sizes = blocks(n_rows, kept)
+    if sizes == [n_rows]:
+        return torch.unflatten(product(rows), 0, x.shape[:-1])
+    rows = pad(rows, (0, 0, 0, sum(sizes) - n_rows))
+    out = torch.cat([product(block) for block in torch.split(rows, sizes)])
+    return torch.unflatten(out[:n_rows], 0, x.shape[:-1])
 
 
 class PackedLinear(nn.Module):
@@ -70,13 +81,17 @@ class PackedLinear(nn.Module):
         weight: f32[n_out n_in].
         bias: f32[n_out], or None.
         dtype: to compute in.
-        kept: multiples of how many rows are not rounded.
+        kept: multiples of how many rows are computed at once.
+
+    Attributes:
+        shape: (n_out, n_in).
     """
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, kept: int = 0
     ) -> None:
         super().__init__()
+        self.shape: tuple[int, ...] = tuple(weight.shape)
         self._dtype = dtype
         self._kept = kept
         self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), None)
@@ -84,7 +99,11 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[... n_in] in any dtype -> [... n_out] in the weight's."""
-        return _over_rounded(self._product, x.to(self._dtype), self._kept)
+        return _in_blocks(self._product, x.to(self._dtype), self._kept)
+
+    def blocks(self, n_rows: int) -> list[int]:
+        """Return in which numbers of rows it computes so many."""
+        return blocks(n_rows, self._kept)
 
     def _product(self, rows: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -113,7 +132,7 @@ class Int8Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[n d_model] -> f32[n n_vocab]. A row that is not finite stays so, and its own."""
-        return _over_rounded(self._product, x)
+        return _in_blocks(self._product, x)
 
     def _product(self, x: Tensor) -> Tensor:
         scales = x.abs().amax(dim=-1, keepdim=True) / _LEVELS

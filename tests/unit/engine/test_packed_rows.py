@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from service.decoding.params import AlignParams, SequenceParams
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.types import AlignStart, Group, Start
+from service.model import WhisperModel
+from service.model.encoder import AudioEncoder
 from service.model.numerics import choose_numerics
 from service.model.packed import Int8Head, PackedLinear, pack
 from tests.unit.engine.fakes import SPECIAL, window
@@ -48,13 +50,23 @@ class Rows:
 
     Attributes:
         asked, reached: these numbers.
+        kernels: what is made for them: a number of rows, and how many values go in and come out;
+            of what is convolved, its shape.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: set[int] = set()
         self.reached: set[int] = set()
+        self.kernels: set[tuple[int, ...]] = set()
         for kind in (PackedLinear, Int8Head):
             monkeypatch.setattr(kind, "_product", self._noting(kind._product))
+        convolve = AudioEncoder.convolve
+
+        def noting(encoder: AudioEncoder, mel: Tensor) -> Tensor:
+            self.kernels.add(tuple(mel.shape))
+            return convolve(encoder, mel)
+
+        monkeypatch.setattr(AudioEncoder, "convolve", noting)
 
     def watch(self, model: nn.Module) -> None:
         for module in model.modules():
@@ -64,24 +76,45 @@ class Rows:
     def _noting(self, product: Callable[..., Tensor]) -> Callable[[nn.Module, Tensor], Tensor]:
         def noting(module: nn.Module, x: Tensor) -> Tensor:
             self.reached.add(n_rows(x))
-            return product(module, x)
+            out = product(module, x)
+            self.kernels.add((n_rows(x), x.shape[-1], out.shape[-1]))
+            return out
 
         return noting
+
+
+def packed(name: str) -> WhisperModel:
+    """A model in the numerics of a name, or a skip where this CPU has not the instructions."""
+    model = lively_model(CONFIG)
+    try:
+        pack(model, choose_numerics(name, torch.device("cpu"), torch.float32))
+    except ValueError as error:
+        pytest.skip(str(error))
+    return model
 
 
 @pytest.mark.parametrize("name", ["packed", "bfloat16", "mixed"])
 def test_few_numbers_of_rows_reach_the_packed_products(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = Rows(monkeypatch)
-    model = lively_model(CONFIG)
-    try:
-        pack(model, choose_numerics(name, torch.device("cpu"), torch.float32))
-    except ValueError as error:
-        pytest.skip(str(error))
+    rows, model = Rows(monkeypatch), packed(name)
     rows.watch(model)
     everything(ModelRunner(model, SPECIAL, RunnerConfig(32, 32, encode_batch=4, probe=False)))
     assert max(rows.asked) == 1600
     assert len(rows.asked) > 100
-    assert len(rows.reached) <= 45
-    assert all(n % 4 == 0 or n < 16 for n in rows.reached)
+    assert len(rows.reached) <= 15 + 3, "and full windows: one, two and four of them"
+    assert all(n % 4 == 0 or n < 8 for n in rows.reached)
+
+
+@pytest.mark.parametrize("name", ["packed", "bfloat16"])
+def test_all_that_requests_reach_was_made_at_start(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, model = Rows(monkeypatch), packed(name)
+    runner = ModelRunner(model, SPECIAL, RunnerConfig(32, 32, encode_batch=4))
+    runner.warm_up()
+    made = set(rows.kernels)
+    everything(runner)
+    assert len(made) > 90
+    later = rows.kernels - made
+    assert {kernel[-1] for kernel in later} == {CONFIG.n_vocab}, "the head, over texts as they come"

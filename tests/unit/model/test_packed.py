@@ -17,8 +17,8 @@ from service.model.packed import (
     PackedLinear,
     attend_by_head,
     attend_in_tiles,
+    blocks,
     pack,
-    rounded,
 )
 from service.model.probe import probe
 
@@ -113,32 +113,32 @@ def test_packed_linear_is_a_linear(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_that_fill_a_product_up_are_not_seen(dtype: torch.dtype) -> None:
+def test_blocks_of_rows_are_not_seen(dtype: torch.dtype) -> None:
     here("packed" if dtype == torch.float32 else "bfloat16")
     product = PackedLinear(torch.randn(80, 96), torch.randn(80), dtype)
-    x = torch.randn(64, 96)
+    x = torch.randn(256, 96)
     with torch.inference_mode():
         expected = product(x)
-        for n_rows in (4, 8, 36, 44, 52, 60):  # of which the last four are computed as more
+        for n_rows in (8, 16, 24, 40, 56, 72, 104, 200, 248):
             assert torch.equal(product(x[:n_rows]), expected[:n_rows])
 
 
-def test_rounded_numbers_of_rows_are_few_and_at_most_a_quarter_more() -> None:
-    numbers = [rounded(n) for n in range(1, 12_001)]
-    assert all(n <= found <= 1.25 * n for n, found in enumerate(numbers, start=1))
-    assert len(set(numbers)) < 55
-    assert numbers == sorted(numbers)
-    assert all(rounded(n) == n for n in numbers)
+def test_blocks_are_of_few_sizes_and_hold_all_rows() -> None:
+    found = {n: blocks(n) for n in range(1, 12_001)}
+    assert all(n <= sum(sizes) <= 1.5 * n for n, sizes in found.items())
+    assert all(sum(sizes) <= n + 8 for n, sizes in found.items())
+    assert len({size for sizes in found.values() for size in sizes}) == 15
 
 
-def test_multiples_of_a_power_of_two_are_rounded_to_such_multiples() -> None:
+def test_blocks_of_a_multiple_of_a_power_of_two_are_such_multiples() -> None:
     for multiple in (4, 8, 16, 32):
-        assert not any(rounded(n) % multiple for n in range(multiple, 3000, multiple))
+        for n_rows in range(multiple, 3000, multiple):
+            assert not any(size % multiple for size in blocks(n_rows))
 
 
-def test_number_of_rows_that_comes_often_is_kept_with_its_multiples() -> None:
-    assert [rounded(n, 1500) for n in (1500, 3000, 4500)] == [1500, 3000, 4500]
-    assert rounded(1504, 1500) == rounded(1504) == 1536
+def test_number_of_rows_that_comes_often_stays_whole() -> None:
+    assert [blocks(n, 1500) for n in (1500, 3000, 4500)] == [[1500], [3000], [4500]]
+    assert blocks(1504, 1500) == blocks(1504) == [1024, 256, 128, 64, 32]
 
 
 def test_int8_head_has_an_error_of_about_a_hundredth() -> None:

@@ -1,0 +1,58 @@
+"""Makes at start what a CPU's libraries would make, and keep, for each shape that requests bring.
+
+oneDNN compiles a kernel for each length that is convolved and for each number of rows that a packed
+matrix is multiplied with. Made when they are first wanted, they are memory that grows for hours
+with the requests served, and a wait for whoever is first. They belong to the thread that they are
+made in. Knows nothing about requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from service.model.config import FRAMES_PER_POSITION
+from service.model.packed import PackedLinear
+from service.model.whisper import WhisperModel
+
+
+def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int) -> None:
+    """Run convolutions and packed linears once in every shape that they can have.
+
+    On a GPU there is nothing to make. The LM head is spared the lengths of texts that are aligned:
+    its results are the largest there are.
+
+    Args:
+        model: as it is served.
+        n_windows: that are encoded together, at most.
+        n_rows: that decode together, at most.
+        n_texts: that are read together, at most.
+    """
+    if model.device.type != "cpu":
+        return
+    config, decoder = model.config, model.decoder
+    lengths = {config.window_frames(n_frames) for n_frames in range(1, config.max_frames + 1)}
+    for n_frames in lengths:
+        model.encoder.convolve(torch.zeros(1, config.n_mels, n_frames, dtype=model.dtype))
+    positions = [n_frames // FRAMES_PER_POSITION for n_frames in lengths]
+    of_windows = {n * length for n in range(1, n_windows + 1) for length in positions}
+    multiple = decoder.row_multiple
+    most = max(n_rows, n_texts * config.n_text_ctx)
+    of_texts = range(multiple, most + multiple, multiple)
+    made: set[tuple[tuple[int, ...], bool]] = set()
+    for name, linear in model.named_modules():
+        if not isinstance(linear, PackedLinear) or linear is decoder.packed_head:
+            continue
+        reads_windows = name.startswith("encoder.") or name.endswith(".key_value")
+        if (linear.shape, reads_windows) not in made:
+            made.add((linear.shape, reads_windows))
+            _run(linear, of_windows if reads_windows else of_texts)
+    if isinstance(decoder.packed_head, PackedLinear):
+        _run(decoder.packed_head, range(multiple, n_rows + multiple, multiple))
+
+
+def _run(linear: PackedLinear, numbers: Iterable[int]) -> None:
+    """Multiply with each number of rows that any of these is computed in."""
+    for n_rows in sorted({size for n in numbers for size in linear.blocks(n)}):
+        linear(torch.zeros(n_rows, linear.shape[1]))
