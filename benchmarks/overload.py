@@ -25,7 +25,9 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +38,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from benchmarks.load import Work, the_work
+from benchmarks.wire import Wire
 
 TOLERANCE = 0.05
 LATENCY_TOLERANCE = 0.5
@@ -94,24 +97,24 @@ class Level:
         """Whether a moment is in the measured seconds."""
         return self._from <= at < self._from + self.round_s
 
-    async def ask(self, client: httpx.AsyncClient, audio: bytes) -> None:
+    async def ask(self, wire: Wire, audio: bytes) -> None:
         """Send one request and note what came of it."""
         began = time.perf_counter()
         self.offered += self.counts(began)
         try:
-            response = await client.post("/transcribe", params=self.options, content=audio)
-        except httpx.TransportError as error:
+            reply = await wire.post("/transcribe", self.options, audio)
+        except (OSError, EOFError) as error:
             self.failures[type(error).__name__] += 1
             return
         ended = time.perf_counter()
         if not self.counts(ended):
             return
-        if response.is_success:
+        if reply.status == HTTPStatus.OK:
             self.latencies_s.append(ended - began)
-        elif response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            self.refusals_s.append(float(response.headers["retry-after"]))
+        elif reply.status == HTTPStatus.TOO_MANY_REQUESTS:
+            self.refusals_s.append(float(reply.headers["retry-after"]))
         else:
-            self.failures[str(response.status_code)] += 1
+            self.failures[str(reply.status)] += 1
 
     def row(self, capacity: float) -> list[str]:
         """Return the cells of the table."""
@@ -140,29 +143,25 @@ def _spread(values: Sequence[float], unit: float) -> str:
     return " / ".join(f"{unit * value:.0f}" for value in shown)
 
 
-async def at_capacity(
-    level: Level, client: httpx.AsyncClient, audio: Iterator[bytes], clients: int
-) -> None:
+async def at_capacity(level: Level, wire: Wire, audio: Iterator[bytes], clients: int) -> None:
     """So many clients post one recording after the other: never more than are admitted."""
     end = level.begin()
 
     async def work() -> None:
         while time.perf_counter() < end:
-            await level.ask(client, next(audio))
+            await level.ask(wire, next(audio))
 
     await asyncio.gather(*(work() for _ in range(clients)))
 
 
-async def at_rate(
-    level: Level, client: httpx.AsyncClient, audio: Iterator[bytes], per_s: float
-) -> None:
+async def at_rate(level: Level, wire: Wire, audio: Iterator[bytes], per_s: float) -> None:
     """Requests arrive at equal distances, whatever became of the ones before."""
     end = level.begin()
     due = time.perf_counter()
     async with asyncio.TaskGroup() as arrivals:
         while due < end:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            arrivals.create_task(level.ask(client, next(audio)))
+            arrivals.create_task(level.ask(wire, next(audio)))
             due += 1 / per_s
 
 
@@ -184,23 +183,22 @@ async def with_progress(level: Level, work: Awaitable[None]) -> None:
         await running
 
 
-async def measure(work: Work, seconds: float, times: float, rounds: int) -> tuple[Level, Level]:
+async def measure(
+    work: Work, clients: int, seconds: float, times: float, rounds: int
+) -> tuple[Level, Level]:
     """Return the level at capacity and the one beyond it, in turn round after round."""
     audio = itertools.cycle([path.read_bytes() for path in work.files])
     options = {**work.options, "stream": "false"}
-    unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-    async with httpx.AsyncClient(base_url=work.url, timeout=TIMEOUT_S, limits=unlimited) as client:
-        health = (await client.get("/health")).json()
-        clients = health["engine"]["max_requests"]
+    with closing(Wire(work.url, TIMEOUT_S)) as wire:
         names = ("capacity", f"{times:g} x")
         full, beyond = (Level(name, seconds / rounds, options) for name in names)
         for _ in range(rounds):
             before = len(full.latencies_s), len(beyond.latencies_s)
-            await with_progress(full, at_capacity(full, client, audio, clients))
+            await with_progress(full, at_capacity(full, wire, audio, clients))
             if not full.per_s:
                 console.print(f"nothing was answered in {full.seconds:g} s: {dict(full.failures)}")
                 raise typer.Exit(1)
-            await with_progress(beyond, at_rate(beyond, client, audio, times * full.per_s))
+            await with_progress(beyond, at_rate(beyond, wire, audio, times * full.per_s))
             n_full, n_beyond = (
                 len(full.latencies_s) - before[0],
                 len(beyond.latencies_s) - before[1],
@@ -219,7 +217,8 @@ def run(
 ) -> None:
     """Measure the throughput of a service at its capacity and far beyond it."""
     with the_work(files, url, random_tiny) as work:
-        full, beyond = asyncio.run(measure(work, seconds, times, rounds))
+        clients = httpx.get(f"{work.url}/health").json()["engine"]["max_requests"]
+        full, beyond = asyncio.run(measure(work, clients, seconds, times, rounds))
     table = Table(title=f"{seconds:g} s at each level, {len(work.files)} recordings in turn")
     for heading in (
         "level", "offered/s", "answered/s", "of capacity", "refused", "failures",

@@ -98,7 +98,8 @@ class DeadlineProtocol(H11Protocol):
     """HTTP/1.1 that does not wait for the rest of a head for ever, as uvicorn does.
 
     The deadline runs from the opening of a connection, and on one that is kept open from the first
-    byte of the next request.
+    byte of the next request. It runs too for what is left of a body that was answered before its
+    end, which uvicorn passes over; afterwards the connection may be idle as any other.
     """
 
     header_timeout_s = 10.0
@@ -114,6 +115,12 @@ class DeadlineProtocol(H11Protocol):
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
+        elif self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self._stop_waiting()
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
         elif self._deadline is None:
             self._expect_head()
 

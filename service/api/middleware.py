@@ -7,6 +7,7 @@ a refused body, and reports the end.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -83,8 +84,10 @@ class _Wire:
         self._config = services.config
         self._receive = receive
         self._send = send
-        has_length = headers.get("content-length", "0") != "0"
-        self._body_unread = has_length or "transfer-encoding" in headers
+        length = headers.get("content-length", "")
+        self._body_unread = length not in ("", "0") or "transfer-encoding" in headers
+        self._ends_soon = length.isdecimal() and int(length) <= self._config.drain_bytes
+        self._drains = False
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -100,10 +103,14 @@ class _Wire:
                 self._record.resources.close()
             headers = MutableHeaders(raw=list(message.get("headers", [])))
             headers[REQUEST_ID] = self._record.id
-            if self._body_unread:
+            # Who comes again soon keeps the connection: the server passes over the rest of a body
+            # whose length is known and small.
+            comes_again = message["status"] == HTTPStatus.TOO_MANY_REQUESTS and self._ends_soon
+            self._drains = self._body_unread and not comes_again
+            if self._drains:
                 headers["connection"] = "close"
             await self._send({**message, "headers": headers.raw})
-        elif self._body_unread and not message.get("more_body", False):
+        elif self._drains and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             await drain(self.receive, self._config.drain_bytes, self._config.drain_timeout_s)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -79,6 +79,23 @@ def test_a_refused_client_that_sends_everything_first_sees_why(strict: LiveServe
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "payload_too_large"
 
 
+def test_who_is_refused_for_want_of_room_keeps_the_connection_if_the_body_ends_soon(
+    parts: Parts,
+) -> None:
+    limits = Limits(max_requests=1, api={"drain_bytes": 100_000})
+    with ThreadPoolExecutor(1) as pool, held_server(parts, limits) as (live, hold):
+        hold.after(1)
+        running = pool.submit(live.events, LONG, language="en")
+        until(lambda: live.engine.stats()["requests"] == 1, "a request runs")
+        small, large = bytes(100_000), bytes(100_001)
+        for body in (small, large, iter([small])):
+            refused = live.client.post("/transcribe", content=body)
+            assert_envelope(refused, 429)
+            assert ("connection" in refused.headers) == (body is not small)
+        hold.release()
+        assert running.result()[-1]["type"] == "done"
+
+
 def test_one_file_over_its_maximum_is_a_400(strict: LiveServer) -> None:
     error = assert_envelope(strict.transcribe(wav(noise(42.0))), 400)
     assert error["code"] == "audio_too_long"

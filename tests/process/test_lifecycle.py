@@ -138,6 +138,58 @@ def test_a_client_that_trickles_a_head_is_dropped(random_model: Path) -> None:
             assert silent.recv(1) == b""
 
 
+def answer_from(connection: socket.socket) -> bytes:
+    """Return the head of the next answer; its body is read too."""
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(1 << 16)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(1 << 16)
+    return head
+
+
+def test_a_refused_client_keeps_its_connection_if_it_sends_the_rest_in_time(
+    random_model: Path,
+) -> None:
+    variables = {
+        "EARSHOT_HEADER_TIMEOUT_S": "1",
+        "EARSHOT_IDLE_CONNECTION_TIMEOUT_S": "4",
+        "EARSHOT_MAX_REQUESTS": "1",
+    }
+    head = b"POST /transcribe HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\nRIFF"
+    with Running("--model", str(random_model), **variables) as service:
+        service.wait_ready()
+
+        def n_requests() -> int:
+            health = service.client.get(f"{service.url}/health").json()
+            return int(health["engine"]["requests"])
+
+        at = ("127.0.0.1", service.port)
+        with (
+            socket.create_connection(at, timeout=DEADLINE_S) as admitted,
+            socket.create_connection(at, timeout=DEADLINE_S) as refused,
+            socket.create_connection(at, timeout=DEADLINE_S) as trickling,
+        ):
+            admitted.sendall(head)
+            until(lambda: n_requests() == 1, "the only place is not taken")
+            for connection in (refused, trickling):
+                connection.sendall(head)
+                answer = answer_from(connection)
+                assert answer.startswith(b"HTTP/1.1 429 ")
+                assert b"connection: close" not in answer.lower()
+            refused.sendall(bytes(9995))
+            trickling.sendall(b"x")
+            assert trickling.recv(1) == b""
+            time.sleep(1.2)  # longer than the deadline of a head, on purpose
+            refused.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert answer_from(refused).startswith(b"HTTP/1.1 200 ")
+            refused.sendall(head + bytes(9995))
+            assert answer_from(refused).startswith(b"HTTP/1.1 429 ")
+            assert refused.recv(1) == b"", "it has been idle for too long"
+
+
 def test_a_slow_answer_is_not_dropped_by_the_deadline_of_heads(
     random_model: Path, short: Path, tmp_path: Path
 ) -> None:
