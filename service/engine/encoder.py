@@ -23,7 +23,8 @@ from service.model.probe import POSITION_MULTIPLE
 
 logger = logging.getLogger(__name__)
 
-_TRIED_BATCHES = (1, 2, 4, 8)
+_TRIED_BATCHES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8)}
+"""By device. More than the last would only show what memory they take."""
 _WORTH = 0.9
 """A larger encoder batch has to cost less than this share of the smaller one, a window."""
 
@@ -103,7 +104,7 @@ class WindowEncoder:
         best, best_s = 1, float("inf")
         if config.n_audio_ctx % POSITION_MULTIPLE:
             return best
-        for n_windows in _TRIED_BATCHES:
+        for n_windows in _TRIED_BATCHES[self._cache.device.type]:
             if n_windows > self._cache.windows:
                 break
             mel = torch.zeros(

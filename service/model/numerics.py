@@ -22,9 +22,9 @@ class Numerics:
         name: of the setting that chooses it.
         is_packed: whether weights are laid out once, at start, in the order that this CPU's kernels
             read them in. Otherwise torch's own kernels run on the weights as they are.
-        dtype: of the linears, the encoder's attention, and the keys and values that are kept of a
-            window. Sums, residuals, normalisation, softmax and the decoder's own keys and values
-            are float32 in all of them.
+        dtype: of the linears, the token embedding, the encoder's attention, and the keys and values
+            that are kept of a window. Sums, residuals, normalisation, softmax and the decoder's own
+            keys and values are float32 in all of them.
         head: dtype that the LM head multiplies in. In int8 there is one scale for each row of
             activations, so that rows do not change each other, and one for each token.
     """

@@ -199,6 +199,8 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
     decoder.head = None
     if numerics.dtype == torch.bfloat16:
         decoder.row_multiple = 1
+        embedding = decoder.token_embedding.weight.to(numerics.dtype)
+        decoder.token_embedding.weight = nn.Parameter(embedding, requires_grad=False)
         if torch.cpu._is_amx_tile_supported():
             for block in decoder.blocks:
                 cast("CrossAttention", block.cross_attn).attend = attend_in_tiles
