@@ -30,6 +30,10 @@ OPTIONS = {
 TIMEOUT_S = 600.0
 
 
+class PeerEnded(Exception):
+    """A peer does not run on this machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """A server that runs.
@@ -93,7 +97,7 @@ def peer(
     """Run a peer behind the smallest server.
 
     Raises:
-        RuntimeError: if it ends before it is ready.
+        PeerEnded: before it was ready.
     """
     # A pywhispercpp that was built here looks for its libraries where the loader does.
     libraries = next(python.parents[1].glob("lib/python*/site-packages"))
@@ -109,7 +113,7 @@ def peer(
         assert process.stdout is not None
         port = process.stdout.readline().strip()
         if not port.isdigit():
-            raise RuntimeError(f"{name} did not start: it printed {port!r}")
+            raise PeerEnded(f"{name} did not start: it printed {port!r}, exit {process.wait()}")
         label = f"{name}, {replicas} x {threads} thread{'s' * (threads > 1)}"
         url = f"http://127.0.0.1:{port}"
         yield Contestant(label, url, process.pid, time.perf_counter() - began)

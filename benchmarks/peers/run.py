@@ -3,7 +3,7 @@
 Everybody runs the same random weights (`checkpoint.py`), each as a process with a server, ours the
 real service and theirs the smallest there can be (`serve.py`), all on the same number of threads.
 They take turns, one round after the other, so that a slow minute is everybody's. Every answer has
-to have the tokens that the model says.
+to have the tokens that the model says. Who does not start on this machine takes no part.
 
 (a) one window of 30 s, 100 tokens, one client: sent to last token
 (b) 16 clients, one window of 30 s each: windows a second
@@ -37,7 +37,7 @@ from rich.table import Table
 
 from benchmarks.peers import contestants
 from benchmarks.peers.checkpoint import N_TEXT, openai_state, random_model, spoken, write
-from benchmarks.peers.contestants import OURS, Contestant, Reply
+from benchmarks.peers.contestants import OURS, Contestant, PeerEnded, Reply
 from benchmarks.peers.ggml import write_ggml
 from benchmarks.random_model import SIZES
 from service.loading import available_cpus
@@ -56,6 +56,9 @@ CROWDED = (
     ("faster-whisper int8, batches", 1), ("whisper.cpp f16", 2), ("whisper.cpp q8_0", 2),
 )  # fmt: skip
 """Engines and how many replicas share the threads."""
+
+
+console = Console(width=110)
 
 
 @dataclass(slots=True)
@@ -172,7 +175,10 @@ def compete(
         for name, replicas in peers:
             each = max(threads // replicas, 1)
             started = contestants.peer(python, own, name, replicas, each)
-            results.append(Results(stack.enter_context(started)))
+            try:
+                results.append(Results(stack.enter_context(started)))
+            except PeerEnded as error:
+                console.print(f"takes no part: {error}")
         if case == "alone":
             alone(results, seconds, rounds)
         else:
@@ -224,7 +230,6 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="That count, of each case.")] = 5,
 ) -> None:
     """Print one table a case and size: medians, and ratios to the best peer."""
-    console = Console(width=110)
     python = peers.absolute() / "bin" / "python"
     console.print(f"{available_cpus()} threads; {contestants.versions(python)}")
     for name in size:
