@@ -86,7 +86,9 @@ class _Wire:
         self._send = send
         length = headers.get("content-length", "")
         self._body_unread = length not in ("", "0") or "transfer-encoding" in headers
-        self._ends_soon = length.isdecimal() and int(length) <= self._config.drain_bytes
+        # Who asked whether to send it at all may go on without.
+        comes = length.isdecimal() and "expect" not in headers
+        self._ends_soon = comes and int(length) <= self._config.drain_bytes
         self._drains = False
 
     async def receive(self) -> Message:

@@ -92,6 +92,9 @@ def test_who_is_refused_for_want_of_room_keeps_the_connection_if_the_body_ends_s
             refused = live.client.post("/transcribe", content=body)
             assert_envelope(refused, 429)
             assert ("connection" in refused.headers) == (body is not small)
+        asked = live.client.post("/transcribe", content=small, headers={"expect": "100-continue"})
+        assert_envelope(asked, 429)
+        assert asked.headers["connection"] == "close"
         hold.release()
         assert running.result()[-1]["type"] == "done"
 
