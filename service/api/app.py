@@ -19,6 +19,7 @@ from service.api.deps import Services
 from service.api.middleware import RequestScope
 from service.api.openapi_errors import EVERYWHERE, without_422
 from service.api.routes import docs, models, openai, ops, page, transcribe
+from service.api.turn_away import TurnAway
 
 
 def create_app(services: Services) -> FastAPI:
@@ -55,6 +56,8 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(family.router)
     errors.install(app)
     without_422(app)
+    takes_a_place = [*transcribe.router.routes, *openai.router.routes]
+    app.add_middleware(TurnAway, services=services, routes=takes_a_place)
     if services.config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

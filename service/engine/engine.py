@@ -116,11 +116,19 @@ class Engine:
             EngineStarting, EngineDraining, EngineDead: by the state.
             EngineBusy: if `max_requests` hold a permit; says when to come back.
         """
-        self._require_ready()
-        self._permits.check()
+        self.require_place()
         session = Session(self, time.monotonic())
         self._permits.add(session)
         return session
+
+    def require_place(self) -> None:
+        """Do nothing if there is a permit to be had now.
+
+        Raises:
+            ServiceError: as `session` does.
+        """
+        self._require_ready()
+        self._permits.check()
 
     def retry_after_s(self) -> float:
         """Return when one who finds no place should come back."""

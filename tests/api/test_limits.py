@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from service.api.keys import ApiKeys
 from tests.api.gated import gated_server, held_server
 from tests.api.live import (
     DEADLINE_S,
@@ -137,6 +138,33 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(parts: Parts) -> None
             "it is counted",
         )
         assert live.transcribe(SHORT, language="en").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/transcribe", "/detect-language", "/v1/audio/transcriptions", "/v1/audio/translations"],
+)
+def test_a_full_queue_is_told_to_pages_of_other_origins_and_who_has_a_key(
+    parts: Parts, path: str
+) -> None:
+    origin, key = "https://app.example", {"authorization": "Bearer key"}
+    api = {"cors_origins": (origin,), "api_keys": ApiKeys(["key"])}
+    limits = Limits(max_requests=1, api=api)
+    with ThreadPoolExecutor(1) as pool, held_server(parts, limits) as (live, hold):
+        hold.after(1)
+        url = "/transcribe?language=en&stream=false"
+        running = pool.submit(live.client.post, url, content=LONG, headers=key)
+        until(lambda: live.engine.stats()["requests"] == 1, "a request runs")
+        headers = key | {"origin": origin, "x-request-id": "mine"}
+        refused = live.client.post(path, files={"file": SHORT}, headers=headers)
+        assert assert_envelope(refused, 429)["code"] == "queue_full"
+        assert refused.headers["access-control-allow-origin"] == origin
+        assert refused.headers["x-request-id"] == "mine"
+        assert_envelope(live.client.post(path, files={"file": SHORT}), 401)
+        counted = partial(live.metric, "earshot_requests_total", endpoint=path, stream="false")
+        until(lambda: counted(status="429") == 1, "it is counted")
+        hold.release()
+        assert running.result().status_code == 200
 
 
 def test_more_audio_than_the_budget_holds_is_a_429(parts: Parts) -> None:
