@@ -88,9 +88,11 @@ class EngineCore:
         outcomes: dict[int, Outcome] = {
             sequence_id: error for sequence_id, error in encoded.items() if error is not None
         }
-        for sequence in fresh:
-            sequence.window.encoded = sequence.id not in outcomes
-        turn.encoded = [s.window.id for s in fresh if s.window.encoded]
+        done = [s.window for s in fresh if s.id not in outcomes]
+        for window in done:
+            window.encoded = True
+            window.input = window.input.without_samples()  # as many bytes as its keys and values
+        turn.encoded = [window.id for window in done]
         if self.runner.encode_batch < self.scheduler.encode_batch:  # it did not fit
             self.scheduler.encode_batch = self.runner.encode_batch
         turn.began = [sequence.id for sequence in starting]

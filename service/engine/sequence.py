@@ -34,7 +34,7 @@ class Window:
 
     Attributes:
         id: the owner's name for it.
-        input: its audio.
+        input: its audio; without samples once it is encoded.
         rank: how many windows its request has had before it.
         turn: its place in the queue, the lowest first; from its first sequence on.
         slot: its cross slot, None while it waits.

@@ -5,6 +5,7 @@ Knows nothing about torch, threads or HTTP.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
@@ -41,6 +42,10 @@ class WindowInput:
     samples: NDArray[np.float32]
     content_frames: int
     log_maximum: float | None = None
+
+    def without_samples(self) -> WindowInput:
+        """Return the rest of it."""
+        return dataclasses.replace(self, samples=self.samples[:0].copy())
 
 
 class Finish(enum.StrEnum):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 
 from service.engine.core import EngineCore
@@ -90,6 +92,14 @@ def test_rows_that_run_decode_before_first_tokens_are_drawn() -> None:
     runner.log.clear()
     core.turn()
     assert [what for what, _ in runner.log] == ["encode", "decode", "prefill"]
+
+
+def test_samples_are_let_go_once_they_are_encoded_and_not_before() -> None:
+    core = engine(FakeRunner(8, 8, poison_encode={13}))
+    opened = core.scheduler._windows
+    samples = {name: weakref.ref(opened[name].input.samples) for name in NAMES}
+    core.turn()
+    assert {name for name in NAMES if samples[name]() is not None} == {13}
 
 
 def test_turn_tells_what_was_done() -> None:

@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
-from service.audio.windows import extract
+from service.audio.windows import Window, extract
 from service.engine.types import LanguageProbabilities
 from service.errors import DecodingFailed, InvalidRequest
 from service.text.tokenizer import WhisperTokenizer
@@ -19,6 +19,7 @@ from service.transcription.events import (
     TokenEvent,
 )
 from service.transcription.params import TranscriptionParams
+from service.transcription.recording import Recording, Waveform
 from service.transcription.transcriber import Transcriber
 from tests.unit.transcription.scenario import (
     Maximum,
@@ -50,6 +51,25 @@ def test_a_short_recording_is_one_window(english: WhisperTokenizer) -> None:
     assert maximum.calls == 0, "a window that is the whole file needs no maximum"
     assert runner.encoded[0].log_maximum is None
     np.testing.assert_array_equal(runner.encoded[0].samples, extract(waveform, 0, 200))
+
+
+def test_samples_of_a_short_recording_are_held_once() -> None:
+    async def maximum(waveform: Waveform) -> float:
+        return 1.25
+
+    waveform = recording(1.003)
+    held = Recording(waveform, maximum)
+    np.testing.assert_array_equal(held.waveform, waveform)
+    window = asyncio.run(held.input(Window(0, 0, held.n_frames)))
+    np.testing.assert_array_equal(window.samples, extract(waveform, 0, 100))
+    assert np.shares_memory(window.samples, held.waveform)
+    assert not np.shares_memory(window.samples, waveform)
+    part = asyncio.run(held.input(Window(1, 40, 60)))
+    np.testing.assert_array_equal(part.samples, extract(waveform, 40, 60))
+    samples = weakref.ref(window.samples)
+    held.clear()
+    del window
+    assert samples() is None
 
 
 def test_the_next_window_begins_at_the_last_timestamp(english: WhisperTokenizer) -> None:
