@@ -36,7 +36,7 @@ from service.memory import give_back, keep_few_arenas
 from service.model.numerics import NUMERICS
 from service.model.packed import pack
 
-WINDOWS, ROWS = 16, 32
+WINDOWS, ROWS = 16, 24
 """What a service has by default."""
 LONGEST_TEXT = 224
 """Tokens that Whisper decodes of a window, and that it takes of the text before it."""

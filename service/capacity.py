@@ -42,14 +42,14 @@ def choose_slots(
 
     Args:
         windows: that were asked for; 0 to choose.
-        rows: that were asked for; 0 is twice the windows, at least `LEAST_ROWS`.
+        rows: that were asked for; 0 is half as many again as windows, at least `LEAST_ROWS`.
         most: windows to choose at most. One at least is chosen.
         free: bytes, or None if nobody knows.
         nbytes: bytes of keys and values, given windows and rows.
     """
 
     def with_rows(n_windows: int) -> tuple[int, int]:
-        return n_windows, rows or max(LEAST_ROWS, 2 * n_windows)
+        return n_windows, rows or max(LEAST_ROWS, n_windows + n_windows // 2)
 
     if windows:
         how = "as asked for"

@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     decoder_rows: CountOrAuto = Field(
         default=0,
         description="hypotheses decoded at the same time: one for each window, `beam_size` or "
-        "`best_of` where that is asked for; 0 is twice the windows, at least 8",
+        "`best_of` where that is asked for; 0 is half as many again as windows, at least 8",
     )
     encode_batch: CountOrAuto = Field(
         default=0,

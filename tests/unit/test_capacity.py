@@ -25,15 +25,16 @@ def chosen(free_mb: int | None, windows: int = 0, rows: int = 0) -> tuple[int, i
 @pytest.mark.parametrize(
     ("free_mb", "expected"),
     [
-        (10_000, (16, 32)),
-        (896, (16, 32)),  # 16 windows of 28 MB are half of it
-        (895, (15, 30)),
-        (280, (5, 10)),
+        (10_000, (16, 24)),
+        (816, (16, 24)),  # 16 windows of 18 MB and 24 rows of 5 MB are half of it
+        (815, (15, 22)),
+        (306, (6, 9)),
+        (305, (5, 8)),
         (224, (4, 8)),
         (223, (3, 8)),  # rows for a beam search, however few the windows
         (20, (1, 8)),
         (0, (1, 8)),
-        (None, (16, 32)),
+        (None, (16, 24)),
     ],
 )
 def test_as_many_slots_as_fit_into_half_of_what_is_free(
@@ -43,7 +44,7 @@ def test_as_many_slots_as_fit_into_half_of_what_is_free(
 
 
 def test_numbers_that_were_asked_for_win() -> None:
-    assert chosen(20, windows=40) == (40, 80)
+    assert chosen(20, windows=40) == (40, 60)
     assert chosen(20, windows=40, rows=50) == (40, 50)
     assert chosen(None, windows=1) == (1, 8)
 
@@ -53,13 +54,13 @@ def test_rows_that_were_asked_for_leave_less_for_windows() -> None:
 
 
 def test_reason_has_the_arithmetic() -> None:
-    found = choose_slots(0, 0, most=16, free=300 * MB, nbytes=nbytes)
+    found = choose_slots(0, 0, most=16, free=306 * MB, nbytes=nbytes)
     assert found.reason == (
-        "5 window slots and 10 decoder rows take 140 MB: as many as fit into 50% of the 300 MB "
+        "6 window slots and 9 decoder rows take 153 MB: as many as fit into 50% of the 306 MB "
         "that are free"
     )
     asked = choose_slots(40, 0, most=16, free=300 * MB, nbytes=nbytes)
-    assert asked.reason.endswith("take 1,120 MB: as asked for")
+    assert asked.reason.endswith("take 1,020 MB: as asked for")
 
 
 def machine(folder: Path, available_kb: int) -> Path:
