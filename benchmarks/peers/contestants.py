@@ -60,7 +60,7 @@ class Contestant:
         """The most resident memory that its process has had."""
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1000
+        return int(line.split()[1]) * 1024 / 1e6
 
 
 @dataclass(frozen=True, slots=True)
