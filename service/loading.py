@@ -201,7 +201,7 @@ def _runner(
         pack(model, numerics)
     give_back()  # what was there before it was packed
     nbytes = functools.partial(
-        cache_bytes, checkpoint.config, dtype=dtype, cross_dtype=model.cross_dtype
+        cache_bytes, checkpoint.config, dtype=model.self_dtype, cross_dtype=model.cross_dtype
     )
     slots = choose_slots(
         settings.window_slots,

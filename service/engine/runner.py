@@ -104,7 +104,7 @@ class ModelRunner:
         device, n_rows = model.device, config.rows
         self.cache = KVCache(
             model.config, config.windows, n_rows, spare_rows=int(config.fixed_shapes),
-            device=device, dtype=model.dtype, cross_dtype=model.cross_dtype,
+            device=device, dtype=model.self_dtype, cross_dtype=model.cross_dtype,
         )  # fmt: skip
         self.sampler = Sampler(special, n_rows, device)
         self._encoder = WindowEncoder(model, self.cache, config.padding, self.metrics)

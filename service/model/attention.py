@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+AttendCached = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
 
 def split_heads(x: Tensor, n_head: int) -> Tensor:
     """[b t (h d)] -> [b h t d]."""
@@ -45,12 +47,14 @@ class SelfAttention(nn.Module):
 
     Attributes:
         attend: attention of all positions to all: query, key and value [b h t d] -> [b h t d].
+        attend_cached: attention over cached keys and values, with the arguments of `attend`.
     """
 
     def __init__(self, d_model: int, n_head: int) -> None:
         super().__init__()
         self.n_head = n_head
         self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = scaled_dot_product_attention
+        self.attend_cached: AttendCached = attend
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
@@ -81,7 +85,7 @@ class CrossAttention(nn.Module):
     def __init__(self, d_model: int, n_head: int) -> None:
         super().__init__()
         self.n_head = n_head
-        self.attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] = attend
+        self.attend: AttendCached = attend
         self.query = nn.Linear(d_model, d_model)
         self.key_value = nn.Linear(d_model, 2 * d_model)
         self.out = nn.Linear(d_model, d_model)

@@ -202,7 +202,9 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
         embedding = decoder.token_embedding.weight.to(numerics.dtype)
         decoder.token_embedding.weight = nn.Parameter(embedding, requires_grad=False)
         if torch.cpu._is_amx_tile_supported():
+            decoder.self_dtype = numerics.dtype
             for block in decoder.blocks:
+                cast("SelfAttention", block.attn).attend_cached = attend_in_tiles
                 cast("CrossAttention", block.cross_attn).attend = attend_in_tiles
         else:
             for block in model.encoder.blocks:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from service.model.attention import CrossAttention, SelfAttention, attend, merge_heads, split_heads
+from service.model.attention import CrossAttention, SelfAttention, merge_heads, split_heads
 from service.model.config import WhisperConfig
 from service.model.encoder import AudioEncoder, feed_forward
 from service.model.kv_cache import CacheView, KVCache, RowGroup, to_device
@@ -96,7 +96,8 @@ class DecoderBlock(nn.Module):
         keys, values = view.self_kv[layer].unbind(0)  # [b h k d]
         for pool, fresh in zip(view.self_pool[layer].unbind(0), (key, value), strict=True):
             pool[view.row_index, :, view.write_index] = fresh.transpose(1, 2).to(pool.dtype)
-        return merge_heads(attend(query, keys, values, view.self_bias)).flatten(0, 1)
+        context = self.attn.attend_cached(query, keys, values, view.self_bias)
+        return merge_heads(context).flatten(0, 1)
 
     def _attend_cross(self, query: Tensor, layer: int, view: CacheView) -> Tensor:
         """[b*q d_model] -> [b*q d_model]; a window's hypotheses are its query positions."""
@@ -123,6 +124,7 @@ class TextDecoder(nn.Module):
         head = torch.zeros(config.n_vocab, config.d_model) if config.separate_head else None
         self.register_parameter("head", None if head is None else nn.Parameter(head))
         self.packed_head: nn.Module | None = None
+        self.self_dtype: torch.dtype | None = None
         self.row_multiple = ROW_MULTIPLE
 
     def _layers(self) -> list[DecoderBlock]:
@@ -191,6 +193,11 @@ class WhisperModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
         return self.decoder.positional_embedding.dtype
+
+    @property
+    def self_dtype(self) -> torch.dtype:
+        """The dtype that the decoder's own keys and values are kept in."""
+        return self.decoder.self_dtype or self.dtype
 
     @property
     def cross_dtype(self) -> torch.dtype:

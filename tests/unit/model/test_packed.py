@@ -50,7 +50,7 @@ def model(config: WhisperConfig = CONFIG) -> WhisperModel:
 
 def step(of: WhisperModel) -> Tensor:
     """Logits of one decode step over three windows of several lengths."""
-    cache = KVCache(CONFIG, 4, 4, cross_dtype=of.cross_dtype)
+    cache = KVCache(CONFIG, 4, 4, dtype=of.self_dtype, cross_dtype=of.cross_dtype)
     for slot, n_frames in enumerate((128, 640, 64)):
         mel = torch.randn(1, 80, n_frames, generator=torch.Generator().manual_seed(slot))
         cache.write_cross(slot, of.decoder.cross_kv(of.encode(mel))[0])
@@ -96,7 +96,7 @@ def test_packed_model_is_batch_invariant(name: str) -> None:
     packed = model()
     pack(packed, here(name))
     with torch.inference_mode():
-        cache = KVCache(CONFIG, 8, 16, cross_dtype=packed.cross_dtype)
+        cache = KVCache(CONFIG, 8, 16, dtype=packed.self_dtype, cross_dtype=packed.cross_dtype)
         report = probe(packed, cache, encode_batch=3)
     assert report.is_invariant, report.failures
 
@@ -214,6 +214,9 @@ def test_attention_in_bfloat16_is_the_one_for_this_kind_of_cpu(
     decoder = cast("CrossAttention", packed.decoder.get_submodule("blocks.0.cross_attn"))
     assert (encoder.attend is attend_by_head) == (not with_tiles)
     assert (decoder.attend is attend_in_tiles) == with_tiles
+    own = cast("SelfAttention", packed.decoder.get_submodule("blocks.0.attn"))
+    assert (own.attend_cached is attend_in_tiles) == with_tiles
+    assert packed.self_dtype == (torch.bfloat16 if with_tiles else torch.float32)
     with torch.inference_mode():
         assert relative_error(step(packed), step(model())) < TOLERANCE["bfloat16"]
 
