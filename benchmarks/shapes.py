@@ -131,10 +131,12 @@ def decode_prompts(runner: ModelRunner) -> None:
 
 
 def align_texts(runner: ModelRunner) -> None:
-    """Align texts of every length with a window."""
-    for length in range(1, LONGEST_TEXT + 1):
-        params = AlignParams((runner.special.sot,), (1,) * length, runner.model.config.max_frames)
-        runner.align([AlignStart(0, 0, params)])
+    """Align texts of many lengths with windows of many lengths, the longest last."""
+    for n_frames in reversed(lengths(runner)[::-4]):
+        runner.encode([(0, silence(n_frames))])
+        for length in range(1, LONGEST_TEXT + 1, 8):
+            params = AlignParams((runner.special.sot,), (1,) * length, n_frames)
+            runner.align([AlignStart(0, 0, params)])
 
 
 def take_steps(runner: ModelRunner) -> None:
@@ -146,7 +148,7 @@ def take_steps(runner: ModelRunner) -> None:
         runner.prefill([Start(row, row // 2, params) for row in range(ROWS)])
         for n_windows in range(1, WINDOWS + 1):
             runner.decode([Group(0, 0, n_windows)])
-            runner.decode([Group(0, 0, n_windows, 2)])
+            runner.decode([Group(0, 0, min(n_windows, ROWS // 2), 2)])
 
 
 WORK: dict[str, Callable[[ModelRunner], None]] = {

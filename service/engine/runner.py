@@ -155,7 +155,7 @@ class ModelRunner:
             n_windows, n_texts = self._encoder.together, self._aligner.together
             make_kernels(self.model, n_windows, self.config.rows, n_texts)
             params = SequenceParams((self.special.sot,) * n_prompt, sot_index=0, max_tokens=2)
-            self.encode([(0, silence(100))])
+            self.encode([(0, silence(self.model.config.max_frames))])
             self.prefill([Start(0, 0, params)])
             self.decode([Group(0, 0, 1)])
 

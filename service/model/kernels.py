@@ -1,24 +1,26 @@
 """Makes at start what a CPU's libraries would make, and keep, for each shape that requests bring.
 
-oneDNN compiles a kernel for each length that is convolved and for each number of rows that a packed
-matrix is multiplied with. Made when they are first wanted, they are memory that grows for hours
-with the requests served, and a wait for whoever is first. They belong to the thread that they are
-made in. Knows nothing about requests.
+oneDNN compiles a kernel for each length that is convolved, or attended to in tiles, and for each
+number of rows that a packed matrix is multiplied with. Made when they are first wanted, they are
+memory that grows for hours with the requests served, and a wait for whoever is first. They belong
+to the thread that they are made in. Knows nothing about requests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 
+from service.model.attention import SelfAttention
 from service.model.config import FRAMES_PER_POSITION
 from service.model.packed import PackedLinear
 from service.model.whisper import WhisperModel
 
 
 def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int) -> None:
-    """Run convolutions and packed linears once in every shape that they can have.
+    """Run convolutions, attention and packed linears once in every shape that they can have.
 
     On a GPU there is nothing to make. The LM head is spared the lengths of texts that are aligned:
     its results are the largest there are.
@@ -33,8 +35,10 @@ def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int)
         return
     config, decoder = model.config, model.decoder
     lengths = {config.window_frames(n_frames) for n_frames in range(1, config.max_frames + 1)}
+    attention = cast("SelfAttention", model.encoder.get_submodule("blocks.0.attn"))
     for n_frames in lengths:
-        model.encoder.convolve(torch.zeros(1, config.n_mels, n_frames, dtype=model.dtype))
+        mel = torch.zeros(1, config.n_mels, n_frames, dtype=model.dtype)
+        attention(model.encoder.convolve(mel))
     positions = [n_frames // FRAMES_PER_POSITION for n_frames in lengths]
     of_windows = {n * length for n in range(1, n_windows + 1) for length in positions}
     multiple = decoder.row_multiple

@@ -25,10 +25,14 @@ class WatchedHeads:
         self.scores: list[Tensor] = []
 
     def look(self, layer: int, query: Tensor, keys: Tensor) -> None:
-        """Note the scores of a layer's heads: query [n h q d], keys [n h c d]."""
+        """Note the scores of a layer's heads: query [n h q d], keys [n h c d].
+
+        In float32: a CPU keeps a kernel for each shape of a product in bfloat16, and texts and
+        windows have many lengths.
+        """
         heads = self._heads.get(layer)
         if heads is None:
             return
-        watched = keys[:, heads]
-        scaled = (query[:, heads] * query.shape[-1] ** -0.5).to(keys.dtype)
-        self.scores.append(torch.matmul(scaled, watched.transpose(-1, -2)).float())
+        watched = keys[:, heads].float()
+        scaled = query[:, heads].float() * query.shape[-1] ** -0.5
+        self.scores.append(torch.matmul(scaled, watched.transpose(-1, -2)))

@@ -6,23 +6,28 @@ oneDNN keeps what it makes for each of them, so this is what keeps memory where 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from service.decoding.params import AlignParams, SequenceParams
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.types import AlignStart, Group, Start
 from service.model import WhisperModel
 from service.model.encoder import AudioEncoder
-from service.model.numerics import choose_numerics
+from service.model.numerics import choose_numerics, has_tiles
 from service.model.packed import Int8Head, PackedLinear, pack
 from tests.unit.engine.fakes import SPECIAL, window
 from tests.unit.engine.models import lively_model, small_config
 
 CONFIG = small_config(n_audio_ctx=400, rounding=16)
 """50 lengths of a window, every 8 positions."""
+
+
+PRODUCTS = {"matmul", "mm", "bmm", "addmm", "baddbmm", "linear"}
 
 
 def n_rows(x: Tensor) -> int:
@@ -83,6 +88,23 @@ class Rows:
         return noting
 
 
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the shapes of the products in bfloat16 that are oneDNN's and not packed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shapes: set[tuple[object, ...]] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.overloadpacket.__name__ in PRODUCTS:
+            factors = [x for x in args if isinstance(x, Tensor)]
+            if any(x.dtype == torch.bfloat16 for x in factors):
+                self.shapes.add((str(func), *(tuple(x.shape) for x in factors)))
+        return func(*args, **(kwargs or {}))
+
+
 def packed(name: str) -> WhisperModel:
     """A model in the numerics of a name, or a skip where this CPU has not the instructions."""
     model = lively_model(CONFIG)
@@ -118,3 +140,13 @@ def test_all_that_requests_reach_was_made_at_start(
     assert len(made) > 90
     later = rows.kernels - made
     assert {kernel[-1] for kernel in later} == {CONFIG.n_vocab}, "the head, over texts as they come"
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "mixed"])
+def test_with_tiles_no_other_product_has_a_kernel_for_each_length(name: str) -> None:
+    if not has_tiles():
+        pytest.skip("needs a CPU with amx_tile: attention in bfloat16 is oneDNN's without")
+    runner = ModelRunner(packed(name), SPECIAL, RunnerConfig(32, 32, probe=False))
+    with Products() as products:
+        everything(runner)
+    assert not products.shapes
