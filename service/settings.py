@@ -75,9 +75,9 @@ class Settings(BaseSettings):
         description="arithmetic on a CPU, for weights in float32: `plain` is torch's own kernels,"
         " `packed` the same in float32 on weights laid out for this CPU, `bfloat16` linears,"
         " attention and window memory in bfloat16, `mixed` the same with the LM head in 8-bit"
-        " integers; `auto` is `mixed` where the CPU can and all windows have one length, else"
-        " `packed` on x86-64; `plain` elsewhere, and where rows would not keep their bits beside"
-        " others",
+        " integers; `auto` is `mixed` where the CPU can and memory stays bounded (all windows have"
+        " one length, or it has AMX), else `packed` on x86-64; `plain` elsewhere, and where rows"
+        " would not keep their bits beside others",
     )
     audio_context_s: float = Field(
         default=30,

@@ -51,8 +51,8 @@ def choose_numerics(
         name: `auto`, or one of `NUMERICS`.
         device: that the model runs on.
         dtype: of its weights; all but `plain` start from float32.
-        whole_windows: whether all its windows have one length. Attention in bfloat16 keeps a kernel
-            for each length, so `auto` stays in float32 where there are many.
+        whole_windows: whether all its windows have one length. Without tiles, attention in bfloat16
+            keeps a kernel for each length, so `auto` stays in float32 there if they have many.
 
     Raises:
         ValueError: if this device, dtype or CPU has no such numerics; it says which is missing.
@@ -61,12 +61,18 @@ def choose_numerics(
     if name == "auto":
         if reason is not None:
             return PLAIN
-        return MIXED if whole_windows and _why_not(MIXED) is None else PACKED
+        is_bounded = whole_windows or has_tiles()
+        return MIXED if is_bounded and _why_not(MIXED) is None else PACKED
     numerics = NUMERICS[name]
     missing = (reason or _why_not(numerics)) if numerics.is_packed else None
     if missing is not None:
         raise ValueError(f"numerics {name}: {missing}")
     return numerics
+
+
+def has_tiles() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 by tiles (AMX)."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 def _why_not_packed(device: torch.device, dtype: torch.dtype) -> str | None:

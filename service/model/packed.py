@@ -17,6 +17,7 @@ Knows nothing about requests.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from service.model.attention import CrossAttention, SelfAttention
-from service.model.numerics import Numerics
+from service.model.numerics import Numerics, has_tiles
 from service.model.whisper import WhisperModel
 
 _LEVELS = 127
@@ -62,8 +63,16 @@ def blocks(n_rows: int, kept: int = 0) -> list[int]:
     return found
 
 
+@lru_cache(maxsize=1024)
+def _is_one_block(n_rows: int, kept: int) -> bool:
+    """Whether so many rows are computed as they are. A step asks it for each of its products."""
+    return blocks(n_rows, kept) == [n_rows]
+
+
 def _in_blocks(product: Callable[[Tensor], Tensor], x: Tensor, kept: int = 0) -> Tensor:
     """Apply a product to [... n_in] -> [... n_out], with zeros for the rows that are too many."""
+    if x.dim() == 2 and _is_one_block(x.shape[0], kept):
+        return product(x)
     rows = x.flatten(0, -2)
     n_rows = rows.shape[0]
     sizes = blocks(n_rows, kept)
@@ -201,7 +210,7 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
         decoder.row_multiple = 1
         embedding = decoder.token_embedding.weight.to(numerics.dtype)
         decoder.token_embedding.weight = nn.Parameter(embedding, requires_grad=False)
-        if torch.cpu._is_amx_tile_supported():
+        if has_tiles():
             decoder.self_dtype = numerics.dtype
             for block in decoder.blocks:
                 cast("SelfAttention", block.attn).attend_cached = attend_in_tiles

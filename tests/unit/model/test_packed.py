@@ -228,9 +228,14 @@ def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyP
     assert choose_numerics("auto", CPU, torch.float32) is PLAIN
 
 
-def test_auto_is_float32_where_windows_have_many_lengths() -> None:
-    here("packed")
-    assert choose_numerics("auto", CPU, torch.float32) is PACKED
+@pytest.mark.parametrize("with_tiles", [True, False])
+def test_auto_is_float32_where_many_lengths_of_windows_would_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch, *, with_tiles: bool
+) -> None:
+    here("mixed")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: with_tiles)
+    expected = MIXED if with_tiles else PACKED
+    assert choose_numerics("auto", CPU, torch.float32) is expected
 
 
 @pytest.mark.parametrize("lacking", [None, "_is_avx512_bf16_supported", "_is_vnni_supported"])
