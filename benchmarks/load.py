@@ -75,6 +75,7 @@ class Level:
         answers, failures: to their requests.
         wall_s: from the first request to the last answer.
         peak_mb: resident memory of the service at the most; None of one that is not ours.
+        loop_share: of the CPU time of the service that its event loop took; None of another's.
     """
 
     clients: int
@@ -82,6 +83,7 @@ class Level:
     failures: list[str] = field(default_factory=list)
     wall_s: float = 0.0
     peak_mb: float | None = None
+    loop_share: float | None = None
 
     def rate(self, amount: float) -> str:
         """Return an amount a second of wall time."""
@@ -178,10 +180,21 @@ async def load(work: Work, level: Level, requests: int) -> None:
                     progress.advance(task)
 
             watching = asyncio.create_task(watch_memory(level, work.pid))
+            before = cpu_s(work.pid)
             start = time.perf_counter()
             await asyncio.gather(*(share() for _ in range(level.clients)))
             level.wall_s = time.perf_counter() - start
             watching.cancel()
+            if before is not None and (after := cpu_s(work.pid)) is not None:
+                level.loop_share = (after[0] - before[0]) / (after[1] - before[1])
+
+
+def cpu_s(pid: int | None) -> tuple[float, float] | None:
+    """Return the CPU seconds of a process's first thread, where the event loop is, and of all."""
+    if pid is None:
+        return None
+    used = {t.id: t.user_time + t.system_time for t in psutil.Process(pid).threads()}
+    return used[pid], sum(used.values())
 
 
 async def watch_memory(level: Level, pid: int | None) -> None:
@@ -258,6 +271,13 @@ def run(
                 print_row(level.row())
     if not markdown:
         print_table(levels, f"{requests} requests or more, {len(work.files)} recordings in turn")
+        shares = [
+            f"{level.loop_share:.1%} at {level.clients}"
+            for level in levels
+            if level.loop_share is not None
+        ]
+        if shares:
+            console.print("share of the event loop in the service's CPU time:", ", ".join(shares))
     failures = {failure for level in levels for failure in level.failures}
     for failure in sorted(failures):
         console.print(f"failed: {failure}", style="red", markup=False)

@@ -54,15 +54,24 @@ def encoder_floor_s(config: WhisperConfig, numerics: Numerics, machine: Machine)
     return convolutions / machine.flops[F32] + inner
 
 
-def step_floor_s(config: WhisperConfig, numerics: Numerics, machine: Machine, batch: int) -> float:
-    """Return the least time for one token on each of `batch` rows."""
+def step_floor_s(
+    config: WhisperConfig,
+    numerics: Numerics,
+    machine: Machine,
+    batch: int,
+    self_dtype: torch.dtype = F32,
+) -> float:
+    """Return the least time for one token on each of `batch` rows.
+
+    `self_dtype` is that of the decoder's own keys and values.
+    """
     d, ffn, layers = config.d_model, config.n_text_ffn, config.n_text_layer
     size = numerics.dtype.itemsize
     linears = layers * (6 * d * d + 2 * d * ffn)
     head = config.n_vocab * d
     cross = layers * 2 * config.n_audio_ctx * d
     own = layers * 2 * POSITION * d
-    row_bytes = cross * size + own * F32.itemsize + config.n_vocab * F32.itemsize
+    row_bytes = cross * size + own * self_dtype.itemsize + config.n_vocab * F32.itemsize
     read = linears * size + head * numerics.head.itemsize + batch * row_bytes
     products = 2 * batch * (linears + cross + own) / machine.flops[numerics.dtype]
     products += 2 * batch * head / machine.flops[numerics.head]
@@ -138,7 +147,10 @@ def main(
                 name: partial(model.decode, tokens, positions, cache)
                 for name, (model, cache) in models.items()
             }
-            floors = {n: step_floor_s(config, NUMERICS[n], machine, batch) for n in models}
+            floors = {
+                name: step_floor_s(config, NUMERICS[name], machine, batch, model.self_dtype)
+                for name, (model, _) in models.items()
+            }
             add(f"step, batch {batch}", floors, in_turns(steps, 2 * rounds))
     rates = ", ".join(
         f"{str(dtype).removeprefix('torch.')} {rate / 1e9:.0f} Gop/s"
