@@ -75,7 +75,8 @@ class Level:
         answers, failures: to their requests.
         wall_s: from the first request to the last answer.
         peak_mb: resident memory of the service at the most; None of one that is not ours.
-        loop_share: of the CPU time of the service that its event loop took; None of another's.
+        loop_share: of the CPU time of the service's process that its event loop took; None of one
+            that is not ours.
     """
 
     clients: int
@@ -190,8 +191,11 @@ async def load(work: Work, level: Level, requests: int) -> None:
 
 
 def cpu_s(pid: int | None) -> tuple[float, float] | None:
-    """Return the CPU seconds of a process's first thread, where the event loop is, and of all."""
-    if pid is None:
+    """Return the CPU seconds of a process's first thread, where the event loop is, and of all.
+
+    None if it is not ours, or has ended.
+    """
+    if pid is None or not psutil.pid_exists(pid):
         return None
     used = {t.id: t.user_time + t.system_time for t in psutil.Process(pid).threads()}
     return used[pid], sum(used.values())
@@ -277,7 +281,10 @@ def run(
             if level.loop_share is not None
         ]
         if shares:
-            console.print("share of the event loop in the service's CPU time:", ", ".join(shares))
+            console.print(
+                "share of the event loop in the CPU time of the service's process:",
+                ", ".join(shares),
+            )
     failures = {failure for level in levels for failure in level.failures}
     for failure in sorted(failures):
         console.print(f"failed: {failure}", style="red", markup=False)

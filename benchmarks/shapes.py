@@ -5,9 +5,10 @@ python -m benchmarks.shapes --random tiny
 
 What is made for a shape and kept is memory that grows with the requests served: a kernel of oneDNN
 for each number of rows, at most a thousand. Each numerics gets a process of its own, which encodes
-windows of every length, one and two together, decodes prompts and aligns texts of every length, and
-takes steps with every number of rows. Then it does all of it again, which has to cost nothing. The
-last column is not a service's: every number of rows from 1 to 600 through the linears of one layer.
+windows of every length, one and two together, decodes prompts of every length, aligns texts of many
+with windows of many, and takes steps with every number of rows. Then it does all of it again, which
+has to cost nothing. The last column is not a service's: every number of rows from 1 to 600 through
+the linears of one layer.
 """
 
 from __future__ import annotations

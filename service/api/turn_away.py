@@ -1,8 +1,9 @@
 """Refuses new work while there is no place for it, before the framework has looked at it.
 
 Under overload there are many refusals for each answer, and what they cost is taken from those who
-were admitted: routing and dependencies are more than half of that. Who comes between this check and
-its route is refused there, by the same error.
+were admitted: routing and dependencies are more than half of that. So the want of a place comes
+before whatever else is wrong with a request, but for its key. Who comes between this check and its
+route is refused there, by the same error.
 
 Knows nothing about what is asked for.
 """

@@ -91,7 +91,7 @@ class EngineCore:
         done = [s.window for s in fresh if s.id not in outcomes]
         for window in done:
             window.encoded = True
-            window.input = window.input.without_samples()  # as many bytes as its keys and values
+            window.input = window.input.without_samples()  # 64 kB a second
         turn.encoded = [window.id for window in done]
         if self.runner.encode_batch < self.scheduler.encode_batch:  # it did not fit
             self.scheduler.encode_batch = self.runner.encode_batch

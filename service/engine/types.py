@@ -33,7 +33,8 @@ class WindowInput:
 
     Attributes:
         samples: f32[content_frames * 160 + 400], 16 kHz, with 200 samples of context on each side
-            (the neighbouring audio, mirrored at the start of the file, zeros after its end).
+            (the neighbouring audio, mirrored at the start of the file, zeros after its end); none
+            once it is encoded.
         content_frames: mel frames of 10 ms that hold audio; the rest of the window is padding.
         log_maximum: log10 of the largest mel power in the whole file; None means that this window
             is the whole file.

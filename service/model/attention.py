@@ -2,7 +2,8 @@
 
 Encoder and teacher-forced passes use `scaled_dot_product_attention`. Decoding over a cache uses
 `bmm -> softmax -> bmm`, because the result of a row must not depend on how many rows or keys stand
-beside it (docs/adr/0001-batch-invariance.md).
+beside it (docs/adr/0001-batch-invariance.md). `service.model.packed` puts others in their places
+where the CPU has some that keep to that.
 """
 
 from __future__ import annotations

@@ -20,10 +20,11 @@ from service.model.whisper import WhisperModel
 
 
 def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int) -> None:
-    """Run convolutions, attention and packed linears once in every shape that they can have.
+    """Run convolutions and packed linears once in every shape that they can have.
 
-    On a GPU there is nothing to make. The LM head is spared the lengths of texts that are aligned:
-    its results are the largest there are.
+    The encoder's attention is run for one window of each length. On a GPU there is nothing to make.
+    The LM head is spared the lengths of texts that are aligned: its results are the largest there
+    are.
 
     Args:
         model: as it is served.

@@ -23,8 +23,8 @@ class Numerics:
         is_packed: whether weights are laid out once, at start, in the order that this CPU's kernels
             read them in. Otherwise torch's own kernels run on the weights as they are.
         dtype: of the linears, the token embedding, the encoder's attention, and the keys and values
-            that are kept of a window. Sums, residuals, normalisation, softmax and the decoder's own
-            keys and values are float32 in all of them.
+            that are kept of a window; with tiles, of the decoder's own keys and values too, which
+            are float32 otherwise. Sums, residuals, normalisation and softmax are float32 in all.
         head: dtype that the LM head multiplies in. In int8 there is one scale for each row of
             activations, so that rows do not change each other, and one for each token.
     """

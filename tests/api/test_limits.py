@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from service.api.keys import ApiKeys
+from service.api.routes import openai, transcribe
 from tests.api.gated import gated_server, held_server
 from tests.api.live import (
     DEADLINE_S,
@@ -145,8 +146,11 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(parts: Parts) -> None
     ["/transcribe", "/detect-language", "/v1/audio/transcriptions", "/v1/audio/translations"],
 )
 def test_a_full_queue_is_told_to_pages_of_other_origins_and_who_has_a_key(
-    parts: Parts, path: str
+    parts: Parts, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def unreached(*_: object) -> None:
+        raise AssertionError("it is refused before its route is looked for")
+
     origin, key = "https://app.example", {"authorization": "Bearer key"}
     api = {"cors_origins": (origin,), "api_keys": ApiKeys(["key"])}
     limits = Limits(max_requests=1, api=api)
@@ -155,6 +159,8 @@ def test_a_full_queue_is_told_to_pages_of_other_origins_and_who_has_a_key(
         url = "/transcribe?language=en&stream=false"
         running = pool.submit(live.client.post, url, content=LONG, headers=key)
         until(lambda: live.engine.stats()["requests"] == 1, "a request runs")
+        for routes in (transcribe, openai):
+            monkeypatch.setattr(routes, "admit", unreached)
         headers = key | {"origin": origin, "x-request-id": "mine"}
         refused = live.client.post(path, files={"file": SHORT}, headers=headers)
         assert assert_envelope(refused, 429)["code"] == "queue_full"

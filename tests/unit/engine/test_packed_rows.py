@@ -17,6 +17,7 @@ from service.decoding.params import AlignParams, SequenceParams
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.types import AlignStart, Group, Start
 from service.model import WhisperModel
+from service.model.attention import SelfAttention
 from service.model.encoder import AudioEncoder
 from service.model.numerics import choose_numerics, has_tiles
 from service.model.packed import Int8Head, PackedLinear, pack
@@ -56,7 +57,7 @@ class Rows:
     Attributes:
         asked, reached: these numbers.
         kernels: what is made for them: a number of rows, and how many values go in and come out;
-            of what is convolved, its shape.
+            of what is convolved, its shape; of what the encoder attends to, its length.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +73,13 @@ class Rows:
             return convolve(encoder, mel)
 
         monkeypatch.setattr(AudioEncoder, "convolve", noting)
+        attend = SelfAttention.forward
+
+        def noting_length(attention: SelfAttention, x: Tensor, **how: bool) -> Tensor:
+            self.kernels.add((x.shape[-2],))
+            return attend(attention, x, **how)
+
+        monkeypatch.setattr(SelfAttention, "forward", noting_length)
 
     def watch(self, model: nn.Module) -> None:
         for module in model.modules():
