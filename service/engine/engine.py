@@ -110,12 +110,7 @@ class Engine:
             raise self._dead()
 
     def session(self) -> Session:
-        """Return a permit for one request, now.
-
-        Raises:
-            EngineStarting, EngineDraining, EngineDead: by the state.
-            EngineBusy: if `max_requests` hold a permit; says when to come back.
-        """
+        """Return a permit for one request, now. Raises as `require_place` does."""
         self.require_place()
         session = Session(self, time.monotonic())
         self._permits.add(session)
@@ -125,9 +120,15 @@ class Engine:
         """Do nothing if there is a permit to be had now.
 
         Raises:
-            ServiceError: as `session` does.
+            EngineStarting, EngineDraining, EngineDead: by the state.
+            EngineBusy: if `max_requests` hold a permit; says when to come back.
         """
-        self._require_ready()
+        if self.state is EngineState.DEAD:
+            raise self._dead()
+        if self.state is EngineState.DRAINING:
+            raise EngineDraining("the service is shutting down and takes no new work")
+        if self.state is EngineState.STARTING:
+            raise EngineStarting("the model is not loaded and warm yet")
         self._permits.check()
 
     def retry_after_s(self) -> float:
@@ -211,14 +212,6 @@ class Engine:
     def fair_share(self, width: int) -> int:
         """Return how many windows of `width` hypotheses one request may decode at once, now."""
         return self._core.scheduler.config.fair_share(len(self._permits), width)
-
-    def _require_ready(self) -> None:
-        if self.state is EngineState.DEAD:
-            raise self._dead()
-        if self.state is EngineState.DRAINING:
-            raise EngineDraining("the service is shutting down and takes no new work")
-        if self.state is EngineState.STARTING:
-            raise EngineStarting("the model is not loaded and warm yet")
 
     def _dead(self) -> EngineDead:
         return EngineDead(f"the engine has failed ({type(self._failure).__name__})")
