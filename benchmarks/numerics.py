@@ -38,7 +38,7 @@ from service.audio.windows import extract, total_frames
 from service.checkpoints import Checkpoint, build_model, load_checkpoint
 from service.loading import load_serving
 from service.metrics import Metrics
-from service.model import KVCache, RowGroup, WhisperModel
+from service.model import RowGroup, WhisperModel
 from service.model.numerics import NUMERICS, choose_numerics
 from service.model.packed import pack
 from service.settings import Settings
@@ -88,14 +88,9 @@ def mel_of(samples: NDArray[np.float32], checkpoint: Checkpoint) -> Tensor:
     return mel.windows([window], config.window_frames(frames), Padding.MEL)
 
 
-def small_cache(model: WhisperModel) -> KVCache:
-    """Return a cache for one window and one row."""
-    return KVCache(model.config, 1, 1, dtype=model.self_dtype, cross_dtype=model.cross_dtype)
-
-
 def logits(model: WhisperModel, mel: Tensor, tokens: list[int], n_prompt: int) -> Tensor:
     """Return what the decoder says after the prompt and after each later token but the last."""
-    cache = small_cache(model)
+    cache = model.new_cache(1, 1)
     cache.write_cross(0, model.decoder.cross_kv(model.encode(mel))[0])
     at = range(n_prompt - 1, len(tokens) - 1)
     return model.prefill(tokens, cache, PLACE, logits_at=at)
@@ -103,7 +98,7 @@ def logits(model: WhisperModel, mel: Tensor, tokens: list[int], n_prompt: int) -
 
 def greedy(model: WhisperModel, mel: Tensor, prompt: list[int], eot: int) -> list[int]:
     """Return a prompt and the likeliest tokens after it, without any rule."""
-    cache, tokens = small_cache(model), list(prompt)
+    cache, tokens = model.new_cache(1, 1), list(prompt)
     cache.write_cross(0, model.decoder.cross_kv(model.encode(mel))[0])
     best = int(model.prefill(prompt, cache, PLACE, logits_at=[len(prompt) - 1]).argmax())
     while True:

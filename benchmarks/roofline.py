@@ -104,9 +104,7 @@ def prepared(config: WhisperConfig) -> dict[str, tuple[WhisperModel, KVCache]]:
         model = WhisperModel(config).requires_grad_(False).eval()
         pack(model, NUMERICS[name])
         n_rows = max(BATCHES)
-        cache = KVCache(
-            config, n_rows, n_rows, dtype=model.self_dtype, cross_dtype=model.cross_dtype
-        )
+        cache = model.new_cache(n_rows, n_rows)
         for slot in range(n_rows):
             cache.write_cross(slot, torch.randn(cache.cross[:, :, 0].shape))
         models[name] = (model, cache)

@@ -44,7 +44,7 @@ from service.engine.types import (
     WindowInput,
 )
 from service.metrics import Metrics
-from service.model import KVCache, RowGroup, WhisperModel
+from service.model import RowGroup, WhisperModel
 from service.model.kernels import make_kernels
 from service.model.probe import ProbeReport, probe
 
@@ -102,10 +102,7 @@ class ModelRunner:
         self.config = config
         self.metrics = metrics or Metrics()
         device, n_rows = model.device, config.rows
-        self.cache = KVCache(
-            model.config, config.windows, n_rows, spare_rows=int(config.fixed_shapes),
-            device=device, dtype=model.self_dtype, cross_dtype=model.cross_dtype,
-        )  # fmt: skip
+        self.cache = model.new_cache(config.windows, n_rows, spare_rows=int(config.fixed_shapes))
         self.sampler = Sampler(special, n_rows, device)
         self._encoder = WindowEncoder(model, self.cache, config.padding, self.metrics)
         self._encoder.together = config.encode_batch or 1

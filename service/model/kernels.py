@@ -1,6 +1,6 @@
 """Makes at start what a CPU's libraries would make, and keep, for each shape that requests bring.
 
-oneDNN compiles a kernel for each length that is convolved, or attended to in tiles, and for each
+oneDNN compiles a kernel for each length that is convolved, or attended to in bfloat16, and for each
 number of rows that a packed matrix is multiplied with. Made when they are first wanted, they are
 memory that grows for hours with the requests served, and a wait for whoever is first. They belong
 to the thread that they are made in. Knows nothing about requests.
@@ -22,9 +22,9 @@ from service.model.whisper import WhisperModel
 def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int) -> None:
     """Run convolutions and packed linears once in every shape that they can have.
 
-    The encoder's attention is run for one window of each length. On a GPU there is nothing to make.
-    The LM head is spared the lengths of texts that are aligned: its results are the largest there
-    are.
+    The encoder's attention in bfloat16 is run for one window of each length. On a GPU there is
+    nothing to make. The LM head is spared the lengths of texts that are aligned: its results are
+    the largest there are.
 
     Args:
         model: as it is served.
@@ -39,7 +39,9 @@ def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int)
     attention = cast("SelfAttention", model.encoder.get_submodule("blocks.0.attn"))
     for n_frames in lengths:
         mel = torch.zeros(1, config.n_mels, n_frames, dtype=model.dtype)
-        attention(model.encoder.convolve(mel))
+        convolved = model.encoder.convolve(mel)
+        if model.numerics.dtype == torch.bfloat16:
+            attention(convolved)
     positions = [n_frames // FRAMES_PER_POSITION for n_frames in lengths]
     of_windows = {n * length for n in range(1, n_windows + 1) for length in positions}
     multiple = decoder.row_multiple

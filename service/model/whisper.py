@@ -204,6 +204,13 @@ class WhisperModel(nn.Module):
         """The dtype that a window's keys and values are kept in."""
         return self.numerics.dtype if self.numerics.is_packed else self.dtype
 
+    def new_cache(self, windows: int, rows: int, *, spare_rows: int = 0) -> KVCache:
+        """Return a cache for this model's keys and values; the arguments are `KVCache`'s."""
+        return KVCache(
+            self.config, windows, rows, spare_rows=spare_rows,
+            device=self.device, dtype=self.self_dtype, cross_dtype=self.cross_dtype,
+        )  # fmt: skip
+
     def forward(self, mel: Tensor, tokens: Tensor) -> Tensor:
         """[b n_mels t], i64[b s] -> logits f32[b s n_vocab]."""
         out: Tensor = self.decoder(tokens, self.encoder(mel))

@@ -57,7 +57,7 @@ class Rows:
     Attributes:
         asked, reached: these numbers.
         kernels: what is made for them: a number of rows, and how many values go in and come out;
-            of what is convolved, its shape; of what the encoder attends to, its length.
+            of what is convolved, its shape; of what is attended to, its length.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_all_that_requests_reach_was_made_at_start(
     made = set(rows.kernels)
     everything(runner)
     assert len(made) > 90
-    later = rows.kernels - made
+    later = {k for k in rows.kernels - made if name == "bfloat16" or k[:-1]}  # not only a length
     assert {kernel[-1] for kernel in later} == {CONFIG.n_vocab}, "the head, over texts as they come"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from service.model import KVCache, WhisperConfig, WhisperModel
+from service.model import WhisperConfig, WhisperModel
 from service.model.attention import CrossAttention, SelfAttention, attend
 from service.model.numerics import MIXED, PACKED, PLAIN, Numerics, choose_numerics
 from service.model.packed import (
@@ -50,7 +50,7 @@ def model(config: WhisperConfig = CONFIG) -> WhisperModel:
 
 def step(of: WhisperModel) -> Tensor:
     """Logits of one decode step over three windows of several lengths."""
-    cache = KVCache(CONFIG, 4, 4, dtype=of.self_dtype, cross_dtype=of.cross_dtype)
+    cache = of.new_cache(4, 4)
     for slot, n_frames in enumerate((128, 640, 64)):
         mel = torch.randn(1, 80, n_frames, generator=torch.Generator().manual_seed(slot))
         cache.write_cross(slot, of.decoder.cross_kv(of.encode(mel))[0])
@@ -96,7 +96,7 @@ def test_packed_model_is_batch_invariant(name: str) -> None:
     packed = model()
     pack(packed, here(name))
     with torch.inference_mode():
-        cache = KVCache(CONFIG, 8, 16, dtype=packed.self_dtype, cross_dtype=packed.cross_dtype)
+        cache = packed.new_cache(8, 16)
         report = probe(packed, cache, encode_batch=3)
     assert report.is_invariant, report.failures
 
