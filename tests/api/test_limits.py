@@ -87,7 +87,7 @@ def test_who_is_refused_for_want_of_room_keeps_the_connection_if_the_body_ends_s
     limits = Limits(max_requests=1, api={"drain_bytes": 100_000})
     with ThreadPoolExecutor(1) as pool, held_server(parts, limits) as (live, hold):
         hold.after(1)
-        running = pool.submit(live.events, LONG, language="en")
+        running = pool.submit(live.events, SHORT, language="en")
         until(lambda: live.engine.stats()["requests"] == 1, "a request runs")
         small, large = bytes(100_000), bytes(100_001)
         for body in (small, large, iter([small])):
@@ -126,7 +126,7 @@ def test_a_body_that_does_not_arrive_is_a_408(impatient: LiveServer, pause_s: fl
 def test_a_full_queue_is_a_429_that_says_when_to_come_back(parts: Parts) -> None:
     with ThreadPoolExecutor(2) as pool, held_server(parts, Limits(max_requests=2)) as (live, hold):
         hold.after(1)
-        running = [pool.submit(live.events, LONG, language="en") for _ in range(2)]
+        running = [pool.submit(live.events, SHORT, language="en") for _ in range(2)]
         until(lambda: live.engine.stats()["requests"] == 2, "two requests run")
         response = live.transcribe(SHORT)
         error = assert_envelope(response, 429)
@@ -157,7 +157,7 @@ def test_a_full_queue_is_told_to_pages_of_other_origins_and_who_has_a_key(
     with ThreadPoolExecutor(1) as pool, held_server(parts, limits) as (live, hold):
         hold.after(1)
         url = "/transcribe?language=en&stream=false"
-        running = pool.submit(live.client.post, url, content=LONG, headers=key)
+        running = pool.submit(live.client.post, url, content=SHORT, headers=key)
         until(lambda: live.engine.stats()["requests"] == 1, "a request runs")
         for routes in (transcribe, openai):
             monkeypatch.setattr(routes, "admit", unreached)
