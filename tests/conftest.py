@@ -3,20 +3,61 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from service.text.tokenizer import WhisperTokenizer
 from service.text.vocabulary import byte_alphabet
+from tests.parity.tally import TALLIES, Tally
 
 REPOSITORY = Path(__file__).parents[1]
+
+# Small tensors gain nothing from threads. Where there are several all the same, here or in a
+# service that a test starts, they sleep while they wait: spinning, they would keep the core that
+# the other worker needs. Read when torch is loaded, which is later.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "passive"
+assert "torch" not in sys.modules
 
 # Hypothesis would fail an example that takes 200 ms, which any does on a busy machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep a file's tests in one worker, for their fixtures; parity's, which add up, altogether."""
+    folder, *_ = item.path.relative_to(REPOSITORY / "tests").parts
+    item.add_marker(pytest.mark.xdist_group("parity" if folder == "parity" else item.path.name))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what this worker has compared to the process that started it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tallies"] = {what: asdict(TALLIES[what]) for what in TALLIES}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker has compared; one that died has said nothing."""
+    for what, tally in getattr(node, "workeroutput", {}).get("tallies", {}).items():
+        if tally["checkpoints"]:
+            TALLIES[what] = Tally(**tally)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was compared with the references."""
+    for what, tally in TALLIES.items():
+        if tally.checkpoints:
+            terminalreporter.write_line(
+                f"parity of {what}: {tally.checkpoints} checkpoints, {tally.cases} cases, "
+                f"{tally.tokens} tokens compared, {tally.ties} ties"
+            )
 
 
 @pytest.fixture(scope="session")

@@ -12,19 +12,10 @@ from torch import Tensor
 
 from service.model import KVCache, RowGroup, WhisperModel
 from tests.parity.recipes import MIN_DISTINCT_TOKENS, TIE_MARGIN, Shape, waveform
+from tests.parity.tally import Tally
 
 ENCODER_TOLERANCE = 1e-4
 LOGITS_TOLERANCE = 1e-3
-
-
-@dataclass
-class Tally:
-    """What has been compared so far: a divergence that a tie excuses ends its case."""
-
-    checkpoints: int = 0
-    cases: int = 0
-    tokens: int = 0
-    ties: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.parity.compare import Tally
-
-TALLIES = {"greedy decoding": Tally(), "decode()": Tally(), "transcribe()": Tally()}
+from tests.parity.tally import TALLIES, Tally
 
 
 @pytest.fixture
@@ -47,12 +45,3 @@ def _one_thread() -> Iterator[None]:
 def _inference_mode() -> Iterator[None]:
     with torch.inference_mode():
         yield
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for what, tally in TALLIES.items():
-        if tally.checkpoints:
-            terminalreporter.write_line(
-                f"parity of {what}: {tally.checkpoints} checkpoints, {tally.cases} cases, "
-                f"{tally.tokens} tokens compared, {tally.ties} ties"
-            )

@@ -17,7 +17,6 @@ from scipy import stats
 from service.decoding.params import AlignParams, DetectParams, NoiseKey, SequenceParams
 from service.decoding.words import Alignment, TimedSegment, align_words, time_segments
 from service.engine.types import Answer, Finish, Task, TokenStep
-from tests.parity.compare import Tally
 from tests.parity.decoding_recipes import (
     DRAWN_TEMPERATURES,
     TALKATIVE,
@@ -27,6 +26,7 @@ from tests.parity.decoding_recipes import (
 )
 from tests.parity.live import N_OTHERS, Ours, Steps, load
 from tests.parity.recipes import TIE_MARGIN
+from tests.parity.tally import Tally
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -17,7 +17,6 @@ from tests.parity.compare import (
     ENCODER_TOLERANCE,
     LOGITS_TOLERANCE,
     Reference,
-    Tally,
     assert_lively,
     assert_tokens_match,
     greedy,
@@ -26,6 +25,7 @@ from tests.parity.compare import (
 )
 from tests.parity.recipes import N_STEPS, Shape, lively
 from tests.parity.shapes import HF
+from tests.parity.tally import Tally
 from tests.parity.tokens import write_tokenizer
 
 transformers = pytest.importorskip("transformers")

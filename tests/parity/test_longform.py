@@ -21,11 +21,11 @@ from service.audio.windows import total_frames
 from service.transcription.events import SegmentEvent
 from service.transcription.params import TranscriptionParams, Vad
 from tests.parity import longform
-from tests.parity.compare import Tally
 from tests.parity.longform import CASES, CAUSES, CHECKPOINTS, LADDER, Case, Checkpoint
 from tests.parity.recipes import TIE_MARGIN, Array, digest
 from tests.parity.recordings import recording, samples_sha256
 from tests.parity.served import Heard, Job, serve, transcribe
+from tests.parity.tally import Tally
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -14,7 +14,6 @@ from tests.parity.compare import (
     ENCODER_TOLERANCE,
     LOGITS_TOLERANCE,
     Reference,
-    Tally,
     assert_lively,
     assert_tokens_match,
     greedy,
@@ -25,6 +24,7 @@ from tests.parity.recipes import N_STEPS, Shape, digest, openai_tensors
 from tests.parity.record_openai import DATA, prompts, sampled_places
 from tests.parity.served import write_checkpoint
 from tests.parity.shapes import OPENAI
+from tests.parity.tally import Tally
 from tests.parity.vocabulary import n_text_of, special_tokens, text_tokens
 
 pytestmark = pytest.mark.timeout(600)

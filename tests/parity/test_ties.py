@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.parity.compare import Tally, assert_ties_are_rare
+from tests.parity.compare import assert_ties_are_rare
+from tests.parity.tally import Tally
 
 
 def test_no_more_than_one_token_in_a_thousand_is_a_tie(tallies: dict[str, Tally]) -> None:

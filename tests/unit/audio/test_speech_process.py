@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from service.audio.vad import SpeechMap, SpeechModels
 from service.errors import Unavailable
 from tests.unit.audio.test_vad import Waveform
 
+Detectors = Callable[[], list[psutil.Process]]
+
 
 def chunks(samples: Waveform) -> Waveform:
     return samples[: len(samples) // 512 * 512].reshape(-1, 512)
@@ -28,12 +31,21 @@ def spoken(samples: Path) -> Waveform:
     return chunks(wav.read_samples(data, wav.parse(data)))
 
 
-def detectors() -> list[psutil.Process]:
+def all_detectors() -> list[psutil.Process]:
     children = psutil.Process().children()
     return [child for child in children if "speech_child" in " ".join(child.cmdline())]
 
 
-def test_models_in_one_process_hear_as_if_each_were_alone(spoken: Waveform) -> None:
+@pytest.fixture
+def detectors() -> Detectors:
+    """Return what finds the detectors of this test: a server of other tests may have one too."""
+    others = all_detectors()
+    return lambda: [one for one in all_detectors() if one not in others]
+
+
+def test_models_in_one_process_hear_as_if_each_were_alone(
+    spoken: Waveform, detectors: Detectors
+) -> None:
     process = SpeechProcess()
     alone = process.model().hear(spoken)
     assert alone.max() > 0.9
@@ -48,7 +60,7 @@ def test_models_in_one_process_hear_as_if_each_were_alone(spoken: Waveform) -> N
     assert len(detectors()) == 1
 
 
-def test_it_hears_on_one_thread(spoken: Waveform) -> None:
+def test_it_hears_on_one_thread(spoken: Waveform, detectors: Detectors) -> None:
     """With the four that the package asks for, it takes twenty times as long on two CPUs."""
     process = SpeechProcess()
     process.model().hear(spoken)
@@ -56,7 +68,9 @@ def test_it_hears_on_one_thread(spoken: Waveform) -> None:
     assert detector.num_threads() == 1
 
 
-def test_hearing_goes_on_in_a_new_process_once_one_has_ended(spoken: Waveform) -> None:
+def test_hearing_goes_on_in_a_new_process_once_one_has_ended(
+    spoken: Waveform, detectors: Detectors
+) -> None:
     process = SpeechProcess()
     model = process.model()
     before = model.hear(spoken)
@@ -73,7 +87,7 @@ def test_hearing_goes_on_in_a_new_process_once_one_has_ended(spoken: Waveform) -
 
 
 def test_one_that_does_not_answer_is_ended(
-    spoken: Waveform, monkeypatch: pytest.MonkeyPatch
+    spoken: Waveform, monkeypatch: pytest.MonkeyPatch, detectors: Detectors
 ) -> None:
     monkeypatch.setattr("service.audio.speech_process._TIMEOUT_S", 0.2)
     process = SpeechProcess()
@@ -85,7 +99,9 @@ def test_one_that_does_not_answer_is_ended(
     assert not detectors()
 
 
-def test_a_model_that_nobody_has_is_let_go_there_too(spoken: Waveform) -> None:
+def test_a_model_that_nobody_has_is_let_go_there_too(
+    spoken: Waveform, detectors: Detectors
+) -> None:
     process = SpeechProcess()
     kept = process.model()
     kept.hear(spoken)
@@ -97,7 +113,9 @@ def test_a_model_that_nobody_has_is_let_go_there_too(spoken: Waveform) -> None:
     assert detector.memory_info().rss - held < 100e6
 
 
-def test_nothing_is_left_when_it_is_no_longer_wanted(spoken: Waveform) -> None:
+def test_nothing_is_left_when_it_is_no_longer_wanted(
+    spoken: Waveform, detectors: Detectors
+) -> None:
     models = SpeechModels()
     speech = SpeechMap(models, spoken.flatten())
     assert speech.spans(0, 5)
