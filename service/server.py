@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import logging
 import math
 import os
@@ -23,14 +22,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.api.deps import Services
-from service.api.errors import error_body
 from service.engine.engine import EngineState
-from service.errors import InvalidRequest
+from service.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -94,63 +90,6 @@ def is_loopback(bound: socket.socket) -> bool:
     return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
 
 
-class DeadlineProtocol(H11Protocol):
-    """HTTP/1.1 that does not wait for the rest of a head for ever, as uvicorn does.
-
-    The deadline runs from the opening of a connection, and on one that is kept open from the first
-    byte of the next request. It runs too for what is left of a body that was answered before its
-    end, which uvicorn passes over; afterwards the connection may be idle as any other.
-    """
-
-    header_timeout_s = 10.0
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for the first head."""
-        super().connection_made(transport)
-        self._expect_head()
-
-    def data_received(self, data: bytes) -> None:
-        """Stop to wait once a whole head is there; otherwise wait for the rest of it."""
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
-        elif self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
-            self._stop_waiting()
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-        elif self._deadline is None:
-            self._expect_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP in the words of the service's other errors."""
-        body = json.dumps(error_body(InvalidRequest(msg, code="invalid_http"))).encode()
-        headers = [
-            ("content-type", "application/json"),
-            ("content-length", str(len(body))),
-            ("connection", "close"),
-        ]
-        head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
-        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
-
-    def _expect_head(self) -> None:
-        self._deadline = self.loop.call_later(self.header_timeout_s, self.transport.close)
-
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-
 class Server(uvicorn.Server):
     """uvicorn with our own idea of an orderly end.
 
@@ -169,7 +108,7 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         protocol: Any = type(
-            "Protocol", (DeadlineProtocol,), {"header_timeout_s": config.header_timeout_s}
+            "Protocol", (BoundedProtocol,), {"header_timeout_s": config.header_timeout_s}
         )
         super().__init__(
             uvicorn.Config(

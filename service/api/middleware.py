@@ -86,8 +86,10 @@ class _Wire:
         self._send = send
         length = headers.get("content-length", "")
         self._body_unread = length not in ("", "0") or "transfer-encoding" in headers
-        # Who asked whether to send it at all may go on without.
-        comes = length.isdecimal() and "expect" not in headers
+        # Who asked whether to send it at all may go on without. Where this request is the last, the
+        # connection would be closed on what is left of it, and the answer lost.
+        last = "close" in headers.get("connection", "").lower()
+        comes = length.isdecimal() and "expect" not in headers and not last
         self._ends_soon = comes and int(length) <= self._config.drain_bytes
         self._drains = False
 

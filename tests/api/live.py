@@ -28,6 +28,7 @@ from service.engine.engine import Engine, EngineConfig, EngineState
 from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.engine.types import Runner
 from service.metrics import Metrics
+from service.protocol import BoundedProtocol
 from service.text.tokenizer import WhisperTokenizer
 from service.transcription.params import ModelFacts
 from service.transcription.transcriber import Transcriber
@@ -134,7 +135,7 @@ class LiveServer:
         self._wait_until_ready = ready
         config = uvicorn.Config(
             create_app(services),
-            http="h11",
+            http=BoundedProtocol,
             ws="none",
             lifespan="on",
             log_config=None,
