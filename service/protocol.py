@@ -114,7 +114,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Hand the request to the app, unless its head is read a second time."""
         if self.parser.should_upgrade():
             return
-        self._check_head()
+        version = self.parser.get_http_version()
+        self._check_head(version)
+        if version == "1.0":
+            self.expect_100_continue = False  # which that version does not know
         super().on_headers_complete()
         self._unread = 0
         self._reading = _Reading.BODY
@@ -152,19 +155,15 @@ class BoundedProtocol(HttpToolsProtocol):
         )
         super()._start_asgi_task(cycle, whole)
 
-    def _check_head(self) -> None:
-        version = self.parser.get_http_version()
+    def _check_head(self, version: str) -> None:
         if version not in {"1.0", "1.1"}:
-            self._stop_parsing("this is HTTP/1.1, and 1.0")
+            self._stop_parsing("only HTTP 1.0 and 1.1 are spoken here")
         n_hosts = sum(name == b"host" for name, _ in self.headers)
         if n_hosts > 1 or (version == "1.1" and not n_hosts):
             self._stop_parsing("a request needs a Host header, and one only")
-        if any(
-            name == b"content-length" and len(value) > MAX_DIGITS for name, value in self.headers
-        ):
+        lengths = [value for name, value in self.headers if name == b"content-length"]
+        if any(len(value) > MAX_DIGITS for value in lengths):
             self._stop_parsing(f"a Content-Length has {MAX_DIGITS} digits at most")
-        if version == "1.0":
-            self.expect_100_continue = False
 
     def _stop_parsing(self, why: str) -> NoReturn:
         self.send_400_response(why)
@@ -240,12 +239,14 @@ async def _without_chunks(
     async def send_as_it_is(message: ASGISendEvent) -> None:
         nonlocal has_length
         if message["type"] == "http.response.start":
-            has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
+            has_length = any(
+                name.lower() == b"content-length" for name, _ in message.get("headers", ())
+            )
             if not has_length:
                 cycle.keep_alive = False
                 cycle.chunked_encoding = False
         elif message["type"] == "http.response.body" and not has_length:
-            cycle.expected_content_length = len(message["body"])
+            cycle.expected_content_length = len(message.get("body", b""))
         await send(message)
 
     await app(scope, receive, send_as_it_is)

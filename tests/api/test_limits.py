@@ -123,6 +123,29 @@ def test_a_body_that_does_not_arrive_is_a_408(impatient: LiveServer, pause_s: fl
     impatient.until_idle()
 
 
+def test_a_refused_client_that_wants_no_more_is_not_cut_off(parts: Parts) -> None:
+    """Closed with bytes that were not read, a connection is reset, and its answer may be lost."""
+    with ThreadPoolExecutor(1) as pool, held_server(parts, Limits(max_requests=1)) as (live, hold):
+        hold.after(1)
+        running = pool.submit(live.events, SHORT, language="en")
+        until(lambda: live.engine.stats()["requests"] == 1, "a request runs")
+        with socket.create_connection(("127.0.0.1", live.port), timeout=DEADLINE_S) as connection:
+            head = b"POST /transcribe HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            connection.sendall(head + b"content-length: 2000\r\n\r\n" + bytes(1000))
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += connection.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 429 ")
+            connection.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            connection.settimeout(DEADLINE_S)
+            connection.sendall(bytes(1000))
+            assert connection.recv(1) == b""
+        hold.release()
+        assert running.result()[-1]["type"] == "done"
+
+
 def test_a_full_queue_is_a_429_that_says_when_to_come_back(parts: Parts) -> None:
     with ThreadPoolExecutor(2) as pool, held_server(parts, Limits(max_requests=2)) as (live, hold):
         hold.after(1)

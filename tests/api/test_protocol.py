@@ -128,6 +128,11 @@ def test_the_first_version_of_http_needs_no_host(live: LiveServer) -> None:
     assert statuses(said(live, b"GET /livez HTTP/1.0\r\n\r\n")) == [200]
 
 
+def test_the_first_version_of_http_is_not_told_to_continue(live: LiveServer) -> None:
+    head = POST.replace("/1.1", "/1.0") + "expect: 100-continue\r\n" + LENGTH + "\r\n"
+    assert statuses(said(live, head.encode() + SHORT)) == [200]
+
+
 def test_an_answer_that_is_queued_comes_before_the_refusal(live: LiveServer) -> None:
     together = (POST + LENGTH + "\r\n").encode() + SHORT + LIVEZ + b"no http\r\n\r\n"
     assert statuses(said(live, together)) == [200, 200, 400]
