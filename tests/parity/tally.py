@@ -14,5 +14,12 @@ class Tally:
     tokens: int = 0
     ties: int = 0
 
+    def add(self, other: Tally) -> None:
+        """Count what another has compared too."""
+        self.checkpoints += other.checkpoints
+        self.cases += other.cases
+        self.tokens += other.tokens
+        self.ties += other.ties
+
 
 TALLIES = {"greedy decoding": Tally(), "decode()": Tally(), "transcribe()": Tally()}

@@ -16,6 +16,7 @@ from service.audio import wav
 from service.audio.speech_process import SpeechProcess
 from service.audio.vad import SpeechMap, SpeechModels
 from service.errors import Unavailable
+from tests.api.live import until
 from tests.unit.audio.test_vad import Waveform
 
 Detectors = Callable[[], list[psutil.Process]]
@@ -92,6 +93,7 @@ def test_one_that_does_not_answer_is_ended(
     monkeypatch.setattr("service.audio.speech_process._TIMEOUT_S", 0.2)
     process = SpeechProcess()
     model = process.model()
+    until(lambda: bool(detectors()), "it has its name, which the kernel gives it after it runs")
     (detector,) = detectors()
     detector.suspend()
     with pytest.raises(Unavailable, match="has ended"):
