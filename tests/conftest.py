@@ -42,9 +42,9 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # which has no types
         return PARITY if nodeid.startswith(PARITY) else nodeid.partition("::")[0]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> ByFile:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
     """Return what hands tests to workers."""
-    return ByFile(config)
+    return ByFile(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -269,12 +269,13 @@ def test_closing_ends_what_is_decoding(limits: AudioLimits, long: bytes) -> None
 
 def test_a_child_that_dies_while_it_waits_is_replaced(limits: AudioLimits, short: bytes) -> None:
     async def scenario() -> None:
-        before = children()
         async with open_decoder(limits) as decoder:
             await decoder.start()
-            for pid in children() - before:
-                os.kill(pid, signal.SIGKILL)
-                await until(lambda pid=pid: pid not in children())  # type: ignore[misc]
+            for starting in decoder._children._idle:
+                child = await starting
+                os.kill(child.pid, signal.SIGKILL)
+                # Until it is known here: the thread that waits for it knows it earlier.
+                await until(lambda child=child: not child.is_alive)  # type: ignore[misc]
             assert len(await decoder.decode(short)) == 16_000
 
     leaves_nothing_behind(scenario)
