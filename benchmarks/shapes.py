@@ -33,7 +33,7 @@ from service.decoding.params import AlignParams, SequenceParams, SpecialTokens
 from service.engine.encoder import silence
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.types import AlignStart, Group, Move, MoveKind, Start
-from service.memory import give_back, keep_few_arenas
+from service.memory import give_back, keep_one_arena
 from service.model.numerics import NUMERICS
 from service.model.packed import pack
 
@@ -81,7 +81,7 @@ def main(
 
 def watch(source: str, numerics: str, threads: int) -> Row:
     """Return resident memory in MB after each kind of work. For a process of its own."""
-    keep_few_arenas()
+    keep_one_arena()
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(source)
     model = build_model(checkpoint)

@@ -181,6 +181,11 @@ def rest_table(seen: Soak) -> Table:
     return table
 
 
+def memory_line(seen: Soak) -> str:
+    """Return the memory at every rest: a slope does not tell a step from a leak."""
+    return "MB at rest: " + " ".join(f"{rest.memory_mb:.1f}" for rest in seen.rests)
+
+
 def verdict(seen: Soak, surprises: Counter[str], max_lag_s: float) -> list[str]:
     """Return in words why the service did not hold; nothing if it did."""
     why = [f"{count} x {what}" for what, count in surprises.items()]
@@ -208,6 +213,7 @@ def run(
     if not console.is_terminal:
         console.width = TABLE_WIDTH
     console.print(kinds_table(traffic), rest_table(seen))
+    console.print(memory_line(seen))
     requests = traffic.outcomes.total()
     grows = f"{seen.slope_mb_per_min:+.3f} MB a minute" if seen.judged else "too soon to say"
     console.print(

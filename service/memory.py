@@ -1,9 +1,10 @@
 """Keeps the process's memory where it is. Knows nothing about who asks for memory.
 
 glibc gives threads pools of their own, eight for each CPU. What one thread frees there, the next
-does not find, and over hours every pool grows to the most that it ever held. Two are enough here:
-of what the service's threads do, little is to ask for memory (docs/adr/0014). What is free in
-between is given back when the service has nothing to do.
+does not find, and over hours every pool grows to the most that it ever held; what is free at the
+end of one is given back for the first pool only. One is enough here: of what the service's threads
+do, little is to ask for memory (docs/adr/0014). What is free in it is given back when the service
+has nothing to do.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ import os
 
 VARIABLE = "MALLOC_ARENA_MAX"
 """With it in the environment, glibc has been told already."""
-ARENAS = 2
 _M_ARENA_MAX = -8
 
 
-def keep_few_arenas() -> None:
-    """Bound glibc's pools. Call it before threads are started; other libraries have none."""
+def keep_one_arena() -> None:
+    """Let threads share one pool. Call it before they are started; only glibc has several."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and VARIABLE not in os.environ:
-        mallopt(_M_ARENA_MAX, ARENAS)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def keep_what_is_there() -> None:

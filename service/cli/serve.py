@@ -12,7 +12,7 @@ from service import logs
 from service.api.app import create_app
 from service.build import build_services
 from service.cli.display import complain
-from service.memory import keep_few_arenas
+from service.memory import keep_one_arena
 from service.server import ListenError, Server, ServerConfig, is_loopback, listen, run, url_of
 from service.settings import Settings
 
@@ -24,7 +24,7 @@ SAMPLE = Path("samples/zero_three_five_one.wav")
 
 def serve_forever(settings: Settings) -> NoReturn:
     """Serve until told to stop, and leave the process."""
-    keep_few_arenas()
+    keep_one_arena()
     form = log_format(settings)
     logs.configure(form, settings.log_level)
     try:

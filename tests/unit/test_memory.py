@@ -9,14 +9,41 @@ import sys
 import psutil
 import pytest
 
-from service.memory import ARENAS, VARIABLE, give_back, keep_what_is_there
+from service.memory import VARIABLE, give_back, keep_what_is_there
 from tests.process.running import environment
+
+KEEP_A_THREADS_MEMORY = """
+import ctypes, threading
+import psutil
+from service.memory import give_back, keep_one_arena
+
+keep_one_arena()
+libc = ctypes.CDLL(None)
+libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+# From now on what is free at the end of a pool stays there, up to twice as much as this.
+libc.free(libc.malloc(24 << 20))
+
+def use():
+    blocks = [libc.malloc(1 << 16) for _ in range(500)]
+    for block in blocks:
+        ctypes.memset(block, 1, 1 << 16)
+    for block in blocks:
+        libc.free(block)
+
+before = psutil.Process().memory_info().rss
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
+give_back()
+print(psutil.Process().memory_info().rss - before)
+"""
 
 COUNT_ARENAS = """
 import ctypes, os, sys, threading
-from service.memory import keep_few_arenas
+from service.memory import keep_one_arena
 
-keep_few_arenas()
+keep_one_arena()
 libc = ctypes.CDLL(None)
 libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
 together = threading.Barrier(6)
@@ -38,16 +65,21 @@ libc.fclose(stdout)
 """
 
 
-def arenas(**variables: str) -> int:
-    """Return how many pools six threads have at once in a process that keeps few."""
+def said_by(code: str, **variables: str) -> str:
+    """Return what a process of its own prints."""
     ended = subprocess.run(
-        [sys.executable, "-c", COUNT_ARENAS],
+        [sys.executable, "-c", code],
         env=environment(**variables),
         capture_output=True,
         text=True,
         check=True,
     )
-    return ended.stdout.count("<heap nr=")
+    return ended.stdout
+
+
+def arenas(**variables: str) -> int:
+    """Return how many pools six threads have at once in a process that keeps one."""
+    return said_by(COUNT_ARENAS, **variables).count("<heap nr=")
 
 
 only_glibc = pytest.mark.skipif(
@@ -56,9 +88,14 @@ only_glibc = pytest.mark.skipif(
 
 
 @only_glibc
-def test_threads_share_few_pools_of_memory_unless_the_environment_says_otherwise() -> None:
-    assert arenas() <= ARENAS
+def test_threads_share_one_pool_of_memory_unless_the_environment_says_otherwise() -> None:
+    assert arenas() == 1
     assert arenas(**{VARIABLE: "4"}) == 4
+
+
+@only_glibc
+def test_what_another_thread_has_freed_is_given_back() -> None:
+    assert int(said_by(KEEP_A_THREADS_MEMORY)) < 500 * (1 << 16) / 10
 
 
 def test_the_collector_passes_over_what_is_there() -> None:
