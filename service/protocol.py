@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from service.api.errors import error_body
+from service.api.turn_away import Refusal
 from service.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -35,6 +41,10 @@ MAX_QUEUED = 16
 
 MAX_DIGITS = 19
 """Of a `Content-Length`; Python reads no integer of thousands."""
+
+
+Door = Callable[[bytes, bytes, Sequence[tuple[bytes, bytes]]], Refusal | None]
+"""(method, target, headers) of a request -> the answer if it is refused; None for the app."""
 
 
 class _Reading(Enum):
@@ -57,13 +67,26 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     header_timeout_s = 10.0
+    door: Door = staticmethod(lambda method, target, headers: None)
     _deadline: asyncio.TimerHandle | None = None
     _reading = _Reading.NOTHING
     _unread = 0
     """Bytes since the last that were known to belong to a whole head or to a body."""
+    _is_new = True
+    """Whether no head has come yet."""
+    _has_turned_away = False
+    """Whether a request among what has just arrived was refused at the door: one is enough."""
+    _passes_over = False
+    """Whether the body that comes is that of a request that was refused at the door."""
     _owed_refusal: str | None = None
     _answered: RequestResponseCycle | None = None
     """The request whose turn it is, or was last."""
+
+    @classmethod
+    def with_settings(cls, header_timeout_s: float, door: Door) -> type[BoundedProtocol]:
+        """Return the protocol of a server."""
+        settings = {"header_timeout_s": header_timeout_s, "door": staticmethod(door)}
+        return type("Protocol", (cls,), settings)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first head."""
@@ -75,13 +98,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._owed_refusal is not None:
             return
         self._unread += len(data)
+        self._has_turned_away = False
         self._unset_keepalive_if_required()
         self._feed(data)
         if self._unread > MAX_HEAD_BYTES:
             self.send_400_response(f"the head of a request is over {MAX_HEAD_BYTES} bytes long")
         if self._is_answering():
             self._stop_waiting()
-        elif self._reading is _Reading.NOTHING and self.cycle is not None:
+        elif self._reading is _Reading.NOTHING and not self._is_new:
             self._stop_waiting()
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -118,21 +142,26 @@ class BoundedProtocol(HttpToolsProtocol):
         self._check_head(version)
         if version == "1.0":
             self.expect_100_continue = False  # which that version does not know
-        super().on_headers_complete()
+        self._passes_over = version == "1.1" and self._turn_away()
+        if not self._passes_over:
+            super().on_headers_complete()
         self._unread = 0
         self._reading = _Reading.BODY
+        self._is_new = False
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body to who reads it."""
         self._unread = 0
-        super().on_body(body)
+        if not self._passes_over:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that the next byte begins another request."""
         if self._reading is _Reading.BODY:
             self._unread = 0
             self._reading = _Reading.NOTHING
-            super().on_message_complete()
+            if not self._passes_over:
+                super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or say what was wrong with it."""
@@ -154,6 +183,20 @@ class BoundedProtocol(HttpToolsProtocol):
             app if cycle.scope["http_version"] == "1.1" else partial(_without_chunks, cycle, app)
         )
         super()._start_asgi_task(cycle, whole)
+
+    def _turn_away(self) -> bool:
+        """Answer a request at the door, if it is refused there and nobody waits before it."""
+        if self._is_answering() or self._has_turned_away or self.flow.write_paused:
+            return False
+        refusal = self.door(self.parser.get_method(), self.url, self.headers)
+        if refusal is None:
+            return False
+        headers = (*self.server_state.default_headers, *refusal.headers)
+        lines = (b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(b"".join((STATUS_LINE[refusal.status], *lines, b"\r\n", refusal.body)))
+        self.server_state.total_requests += 1
+        self._has_turned_away = True
+        return True
 
     def _check_head(self, version: str) -> None:
         if version not in {"1.0", "1.1"}:

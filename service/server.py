@@ -26,7 +26,7 @@ import uvicorn
 
 from service.api.deps import Services
 from service.engine.engine import EngineState
-from service.protocol import BoundedProtocol
+from service.protocol import BoundedProtocol, Door
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ class Server(uvicorn.Server):
         app: the ASGI app over `services`.
         services: told to drain; their state decides when to leave.
         config: deadlines.
+        door: refuses requests that `app` need not hear of.
         on_ready: called once, when the service takes work for the first time.
     """
 
@@ -105,11 +106,10 @@ class Server(uvicorn.Server):
         app: Callable[..., Any],
         services: Services,
         config: ServerConfig,
+        door: Door,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
-        protocol: Any = type(
-            "Protocol", (BoundedProtocol,), {"header_timeout_s": config.header_timeout_s}
-        )
+        protocol: Any = BoundedProtocol.with_settings(config.header_timeout_s, door)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -19,11 +19,14 @@ from service.api.deps import Services
 from service.api.middleware import RequestScope
 from service.api.openapi_errors import EVERYWHERE, without_422
 from service.api.routes import docs, models, openai, ops, page, transcribe
-from service.api.turn_away import TurnAway
+from service.api.turn_away import Door, Places, TurnAway
 
 
 def create_app(services: Services) -> FastAPI:
-    """Return the application. Its lifespan starts and ends what `services` holds."""
+    """Return the application. Its lifespan starts and ends what `services` holds.
+
+    `state.door` is for the server, to refuse what the application need not hear of.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,8 +59,9 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(family.router)
     errors.install(app)
     without_422(app)
-    takes_a_place = [*transcribe.router.routes, *openai.router.routes]
-    app.add_middleware(TurnAway, services=services, routes=takes_a_place)
+    places = Places(services, [*transcribe.router.routes, *openai.router.routes])
+    app.state.door = Door(places)
+    app.add_middleware(TurnAway, places=places)
     if services.config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

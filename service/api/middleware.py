@@ -17,9 +17,14 @@ from service import logs
 from service.api.body import drain
 from service.api.deps import Services
 from service.api.errors import REFUSAL, ClientDisconnected, error_response
-from service.api.record import STATUS_LEFT, RequestRecord, report, request_id_of
+from service.api.record import (
+    REQUEST_ID,
+    STATUS_LEFT,
+    RequestRecord,
+    report,
+    request_id_of,
+)
 
-REQUEST_ID = "x-request-id"
 STATUS_OK = 200
 OTHER = "other"
 """The endpoint of a path that is not served: whatever a client types is no label."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("service.api")
 
+REQUEST_ID = "x-request-id"
 STATUS_LEFT = 499
 """In the log and the metrics, where the client left before its answer (nginx's number)."""
 QUIET = frozenset(

@@ -1,40 +1,70 @@
 """Refuses new work while there is no place for it, before the framework has looked at it.
 
 Under overload there are many refusals for each answer, and what they cost is taken from those who
-were admitted: routing and dependencies are more than half of that. So the want of a place comes
-before whatever else is wrong with a request, but for its key. Who comes between this check and its
-route is refused there, by the same error.
+were admitted: a task, an ASGI cycle, routing and dependencies are nearly all of that. So the want
+of a place comes before whatever else is wrong with a request, but for its key. Who comes between
+this check and its route is refused there, by the same error.
 
 Knows nothing about what is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import logs
 from service.api.deps import Services
-from service.api.errors import REFUSAL, error_response
-from service.errors import Unavailable
+from service.api.errors import REFUSAL, answer_to, error_response
+from service.api.record import REQUEST_ID, RequestRecord, report, request_id_of
+from service.errors import EngineBusy, Unavailable
+
+
+class Places:
+    """Knows whether there is a place for a request.
+
+    Args:
+        services: whose engine has places or has not.
+        routes: that take a place; POST only.
+
+    Attributes:
+        services: as given.
+        routes: by their paths.
+    """
+
+    def __init__(self, services: Services, routes: Iterable[BaseRoute]) -> None:
+        self.services = services
+        self.routes = {route.path: route for route in routes if isinstance(route, Route)}
+
+    def refusal(self, authorization: str | None) -> Unavailable | None:
+        """Return why there is no place. Who has no key is not told, but that a key is needed."""
+        try:
+            self.services.require_serving().engine.require_place()
+        except Unavailable as error:
+            return error if self._has_key(authorization) else None
+        return None
+
+    def _has_key(self, authorization: str | None) -> bool:
+        scheme, key = get_authorization_scheme_param(authorization)
+        return self.services.config.api_keys.admits(key if scheme.lower() == "bearer" else None)
 
 
 class TurnAway:
-    """Wraps the routes.
+    """Wraps the routes, as ASGI.
 
     Args:
         app: what to wrap.
-        services: whose engine has places or has not.
-        routes: that take a place; POST only. Others are let through.
+        places: of the routes that it refuses; others are let through.
     """
 
-    def __init__(self, app: ASGIApp, services: Services, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, places: Places) -> None:
         self._app = app
-        self._services = services
-        self._routes = {route.path: route for route in routes if isinstance(route, Route)}
+        self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for which there is no place; let every other through."""
@@ -42,23 +72,88 @@ class TurnAway:
         if error is None:
             await self._app(scope, receive, send)
             return
-        scope["route"] = self._routes[scope["path"]]
+        scope["route"] = self._places.routes[scope["path"]]
         scope["state"][REFUSAL] = error
         await error_response(error)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Unavailable | None:
-        """Return why there is no place. Who has no key is not told, but that a key is needed."""
         if scope["type"] != "http" or scope["method"] != "POST":
             return None
-        if scope["path"] not in self._routes:
+        if scope["path"] not in self._places.routes:
             return None
-        try:
-            self._services.require_serving().engine.require_place()
-        except Unavailable as error:
-            return error if self._has_key(scope) else None
-        return None
+        return self._places.refusal(Headers(scope=scope).get("authorization"))
 
-    def _has_key(self, scope: Scope) -> bool:
-        offered = Headers(scope=scope).get("authorization")
-        scheme, key = get_authorization_scheme_param(offered)
-        return self._services.config.api_keys.admits(key if scheme.lower() == "bearer" else None)
+
+class Refusal(NamedTuple):
+    """An answer in one piece.
+
+    Attributes:
+        status: of HTTP.
+        headers: names in small letters, and values; its length is among them.
+        body: of that length.
+    """
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Door:
+    """Refuses at the head of a request, before there is anything of it but that.
+
+    For the usual client, who keeps its connection and whose body has a length that can be passed
+    over. Whose body has to be drained or waited for, and whoever asks from another site's page, is
+    refused by the app, in the same words.
+
+    Args:
+        places: of the routes that it refuses.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._paths = {path.encode(): path for path in places.routes}
+
+    def __call__(
+        self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
+    ) -> Refusal | None:
+        """Return the answer to a request that is refused now; None for the app to answer.
+
+        Args:
+            method: of the request.
+            target: path and query, as they came.
+            headers: names in small letters, and values.
+        """
+        path = self._paths.get(target.partition(b"?")[0])
+        if path is None or method != b"POST":
+            return None
+        offered = dict(reversed(headers))  # of two with one name, the first
+        if not self._is_plain(offered):
+            return None
+        error = self._places.refusal(_text(offered.get(b"authorization")))
+        return self._refused(path, offered, error) if isinstance(error, EngineBusy) else None
+
+    def _is_plain(self, offered: dict[bytes, bytes]) -> bool:
+        config = self._places.services.config
+        if offered.keys() & {b"transfer-encoding", b"expect", b"upgrade"}:
+            return False
+        if config.cors_origins and b"origin" in offered:
+            return False
+        length = offered.get(b"content-length", b"")
+        comes_again = b"close" not in offered.get(b"connection", b"").lower()
+        return comes_again and length.isdigit() and int(length) <= config.drain_bytes
+
+    def _refused(self, path: str, offered: dict[bytes, bytes], error: EngineBusy) -> Refusal:
+        record = RequestRecord(request_id_of(_text(offered.get(REQUEST_ID.encode()))))
+        record.status, record.error = answer_to(error).status, error
+        token = logs.request_id.set(record.id)
+        try:
+            report(record, self._places.services.metrics, "POST", path)
+        finally:
+            logs.request_id.reset(token)
+        response = error_response(error)
+        headers = [*response.raw_headers, (REQUEST_ID.encode(), record.id.encode())]
+        return Refusal(record.status, headers, bytes(response.body))
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

@@ -49,14 +49,16 @@ def serve_forever(settings: Settings) -> NoReturn:
             complain(message)
 
     services = build_services(settings, on_dead)
+    app = create_app(services)
     server = Server(
-        create_app(services),
+        app,
         services,
         ServerConfig(
             header_timeout_s=settings.header_timeout_s,
             idle_connection_timeout_s=settings.idle_connection_timeout_s,
             drain_timeout_s=settings.drain_timeout_s,
         ),
+        door=app.state.door,
         on_ready=lambda: announce(url, settings.model, form),
     )
     run(server, bound)

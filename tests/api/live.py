@@ -133,9 +133,10 @@ class LiveServer:
         self.services = services
         self._send_buffer = send_buffer
         self._wait_until_ready = ready
+        app = create_app(services)
         config = uvicorn.Config(
-            create_app(services),
-            http=BoundedProtocol,
+            app,
+            http=BoundedProtocol.with_settings(BoundedProtocol.header_timeout_s, app.state.door),
             ws="none",
             lifespan="on",
             log_config=None,

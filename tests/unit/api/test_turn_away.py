@@ -10,10 +10,12 @@ import pytest
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from service.api.deps import ApiConfig
 from service.api.errors import REFUSAL
 from service.api.keys import ApiKeys
-from service.api.turn_away import TurnAway
+from service.api.turn_away import Door, Places, Refusal, TurnAway
 from service.errors import EngineBusy, EngineDraining, Unavailable
+from service.metrics import Metrics
 
 PATH = "/transcribe"
 
@@ -45,7 +47,7 @@ class Asked:
         services: Any = SimpleNamespace(
             require_serving=lambda: serving, config=SimpleNamespace(api_keys=ApiKeys(keys))
         )
-        gate = TurnAway(self._app, services, [Route(PATH, self._app, methods=["POST"])])
+        gate = TurnAway(self._app, Places(services, [Route(PATH, self._app, methods=["POST"])]))
         asyncio.run(gate(self.scope, self._receive, self._send))
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,3 +100,107 @@ def test_who_has_no_key_does_not_learn_whether_there_is_a_place(offered: str) ->
 def test_who_has_a_key_does(offered: str) -> None:
     asked = Asked(EngineBusy("full"), keys=("key",), headers={"authorization": offered})
     assert not asked.passed
+
+
+class AtTheDoor:
+    """What a door answers to requests, where there is no place for the reason given."""
+
+    def __init__(self, why: Unavailable | None, **config: Any) -> None:
+        def require_place() -> None:
+            if why is not None:
+                raise why
+
+        serving = SimpleNamespace(engine=SimpleNamespace(require_place=require_place))
+        self.metrics = Metrics()
+        services: Any = SimpleNamespace(
+            require_serving=lambda: serving,
+            metrics=self.metrics,
+            config=ApiConfig(**{"model_id": "tiny", "drain_bytes": 1000, **config}),
+        )
+        self._door = Door(Places(services, [Route(PATH, lambda: None, methods=["POST"])]))
+
+    def asked(
+        self,
+        *headers: tuple[str, str],
+        length: str | None = "1000",
+        method: str = "POST",
+        target: str = f"{PATH}?stream=false",
+    ) -> Refusal | None:
+        of_body = [] if length is None else [("content-length", length)]
+        encoded = [(k.encode(), v.encode()) for k, v in (*of_body, *headers)]
+        return self._door(method.encode(), target.encode(), encoded)
+
+
+FULL = EngineBusy("2 requests are running", retry_after_s=3.0)
+
+
+def test_a_door_says_what_the_app_would_say(caplog: pytest.LogCaptureFixture) -> None:
+    door = AtTheDoor(FULL)
+    with caplog.at_level("INFO"):
+        refusal = door.asked(("x-request-id", "mine"))
+    assert refusal is not None
+    start, body = Asked(FULL).sent
+    assert refusal.status == start["status"]
+    assert refusal.body == body["body"]
+    assert refusal.headers == [*start["headers"], (b"x-request-id", b"mine")]
+    count = door.metrics.registry.get_sample_value
+    labels = {"endpoint": PATH, "stream": "false", "status": "429"}
+    assert count("earshot_requests_total", labels) == 1
+    assert count("earshot_requests_rejected_total", {"reason": "queue_full"}) == 1
+    (line,) = caplog.records
+    assert line.getMessage() == f"POST {PATH}"
+    fields = vars(line)["fields"]
+    assert (fields["status"], fields["error"]) == (429, "queue_full")
+
+
+def test_an_id_that_could_do_harm_is_not_repeated_at_the_door() -> None:
+    refusal = AtTheDoor(FULL).asked(("x-request-id", "a\tb"))
+    assert refusal is not None
+    assert (b"x-request-id", b"a\tb") not in refusal.headers
+    assert b"x-request-id" in dict(refusal.headers)
+
+
+@pytest.mark.parametrize("target", [f"{PATH}/", "/health", f"{PATH}%2f", "/%74ranscribe", "*", ""])
+def test_a_door_lets_through_what_it_does_not_know(target: str) -> None:
+    assert AtTheDoor(FULL).asked(target=target) is None
+    assert AtTheDoor(FULL).asked(method="GET") is None
+    assert AtTheDoor(None).asked() is None
+    assert AtTheDoor(EngineDraining("the service is shutting down")).asked() is None
+
+
+@pytest.mark.parametrize("length", [None, "", "1001", "-1", "+1", "\u0661", "1 0"])
+def test_a_body_that_cannot_be_passed_over_is_not_refused_at_the_door(length: str | None) -> None:
+    assert AtTheDoor(FULL).asked(length=length) is None
+
+
+@pytest.mark.parametrize("length", ["0", "1000"])
+@pytest.mark.parametrize("connection", ["keep-alive", "Keep-Alive"])
+def test_the_usual_client_is_refused_at_the_door(length: str, connection: str) -> None:
+    assert AtTheDoor(FULL).asked(("connection", connection), length=length) is not None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("transfer-encoding", "chunked"), ("expect", "100-continue"), ("upgrade", "h2c"),
+        ("connection", "close"), ("connection", "Close, TE"),
+    ],
+)  # fmt: skip
+def test_who_does_not_send_its_body_and_come_again_is_not(header: tuple[str, str]) -> None:
+    assert AtTheDoor(FULL).asked(header) is None
+
+
+def test_pages_of_other_origins_are_answered_by_the_app_if_they_may_ask() -> None:
+    origin = ("origin", "https://app.example")
+    assert AtTheDoor(FULL).asked(origin) is not None
+    assert AtTheDoor(FULL, cors_origins=("https://app.example",)).asked(origin) is None
+    assert AtTheDoor(FULL, cors_origins=("https://app.example",)).asked() is not None
+
+
+def test_a_door_asks_for_the_key_first() -> None:
+    door = AtTheDoor(FULL, api_keys=ApiKeys(["key"]))
+    right, wrong = ("authorization", "Bearer key"), ("authorization", "Bearer other")
+    assert door.asked() is None
+    assert door.asked(wrong) is None
+    assert door.asked(wrong, right) is None  # the first counts, as everywhere
+    assert door.asked(right) is not None
