@@ -185,8 +185,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, whole)
 
     def _turn_away(self) -> bool:
-        """Answer a request at the door, if it is refused there and nobody waits before it."""
+        """Answer a request at the door, if it is refused there and nobody waits before it.
+
+        The deadline of its body starts anew, and there is none if that is there.
+        """
         if self._is_answering() or self._has_turned_away or self.flow.write_paused:
+            return False
+        if not self.parser.should_keep_alive():
             return False
         refusal = self.door(self.parser.get_method(), self.url, self.headers)
         if refusal is None:
@@ -196,6 +201,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(b"".join((STATUS_LINE[refusal.status], *lines, b"\r\n", refusal.body)))
         self.server_state.total_requests += 1
         self._has_turned_away = True
+        self._stop_waiting()
         return True
 
     def _check_head(self, version: str) -> None:

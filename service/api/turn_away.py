@@ -46,7 +46,8 @@ class Places:
         try:
             self.services.require_serving().engine.require_place()
         except Unavailable as error:
-            return error if self._has_key(authorization) else None
+            # Its traceback would keep the frames that hold it, and what has arrived, in a circle.
+            return error.with_traceback(None) if self._has_key(authorization) else None
         return None
 
     def _has_key(self, authorization: str | None) -> bool:
@@ -101,8 +102,8 @@ class Refusal(NamedTuple):
 class Door:
     """Refuses at the head of a request, before there is anything of it but that.
 
-    For the usual client, who keeps its connection and whose body has a length that can be passed
-    over. Whose body has to be drained or waited for, and whoever asks from another site's page, is
+    For the usual client, whose body has a length that can be passed over, on a connection that is
+    kept. Whose body has to be drained or waited for, and whoever asks from another site's page, is
     refused by the app, in the same words.
 
     Args:
@@ -139,8 +140,7 @@ class Door:
         if config.cors_origins and b"origin" in offered:
             return False
         length = offered.get(b"content-length", b"")
-        comes_again = b"close" not in offered.get(b"connection", b"").lower()
-        return comes_again and length.isdigit() and int(length) <= config.drain_bytes
+        return length.isdigit() and int(length) <= config.drain_bytes
 
     def _refused(self, path: str, offered: dict[bytes, bytes], error: EngineBusy) -> Refusal:
         record = RequestRecord(request_id_of(_text(offered.get(REQUEST_ID.encode()))))
@@ -151,7 +151,8 @@ class Door:
         finally:
             logs.request_id.reset(token)
         response = error_response(error)
-        headers = [*response.raw_headers, (REQUEST_ID.encode(), record.id.encode())]
+        vary = [(b"vary", b"Origin")] if self._places.services.config.cors_origins else []
+        headers = [*response.raw_headers, *vary, (REQUEST_ID.encode(), record.id.encode())]
         return Refusal(record.status, headers, bytes(response.body))
 
 

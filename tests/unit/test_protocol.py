@@ -1,10 +1,11 @@
-"""What the protocol does with a connection that does not take what is written to it."""
+"""What the protocol answers itself, on a connection whose other end does as it likes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
@@ -42,13 +43,67 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+def connected() -> tuple[BoundedProtocol, Transport]:
+    """Return one end of a connection, and what it writes to."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config.load()
+    protocol = BoundedProtocol.with_settings(10.0, refused)(config, ServerState(), {})
+    transport = Transport()
+    protocol.connection_made(transport)
+    return protocol, transport
+
+
+def statuses(written: bytes) -> list[int]:
+    return [int(part[:3]) for part in written.split(b"HTTP/1.1 ")[1:]]
+
+
+async def answers(*received: bytes) -> list[int]:
+    """Return the statuses of what is answered to what arrives."""
+    protocol, transport = connected()
+    for data in received:
+        protocol.data_received(data)
+    await asyncio.gather(*protocol.tasks)
+    protocol.connection_lost(None)
+    return statuses(transport.written)
+
+
+def test_of_what_arrives_at_once_one_request_is_refused_at_the_door() -> None:
+    assert asyncio.run(answers(POST, POST)) == [429, 429]
+    assert asyncio.run(answers(POST + POST)) == [429, 503]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"connection: close", b"connection: TE\r\nconnection: Close", b"proxy-connection: close"],
+)
+def test_the_last_request_of_a_connection_is_for_the_app(header: bytes) -> None:
+    assert asyncio.run(answers(POST[:-2] + header + b"\r\n\r\n")) == [503]
+
+
+def test_each_body_that_is_passed_over_has_a_deadline_of_its_own() -> None:
+    async def talk() -> list[asyncio.TimerHandle | None]:
+        protocol, _ = connected()
+        deadlines = [protocol._deadline]
+        head = POST.replace(b"length: 0", b"length: 3")
+        for data in (head + b"a", b"bc" + head + b"a", b"b", b"c"):
+            protocol.data_received(data)
+            deadlines.append(protocol._deadline)
+        protocol.connection_lost(None)
+        return deadlines
+
+    opened, first, second, same, none = asyncio.run(talk())
+    assert opened is not None
+    assert first is not None
+    assert second is not None
+    assert opened.cancelled()
+    assert first.cancelled()
+    assert opened is not first is not second is same
+    assert none is None
+
+
 def test_answers_that_nobody_reads_do_not_pile_up() -> None:
     async def talk() -> bytes:
-        config = uvicorn.Config(app, lifespan="off", log_config=None)
-        config.load()
-        protocol = BoundedProtocol.with_settings(10.0, refused)(config, ServerState(), {})
-        transport = Transport()
-        protocol.connection_made(transport)
+        protocol, transport = connected()
         protocol.data_received(POST)
         protocol.pause_writing()  # as asyncio does where much has been written and not taken
         protocol.data_received(POST)
@@ -65,4 +120,4 @@ def test_answers_that_nobody_reads_do_not_pile_up() -> None:
     told = asyncio.run(talk())
     assert told.startswith(b"HTTP/1.1 429 ")
     assert told.endswith(b"\r\n\r\nfull")
-    assert told.count(b"HTTP/1.1") == 1
+    assert statuses(told) == [429]
