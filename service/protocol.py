@@ -1,7 +1,8 @@
 """HTTP/1.1 with bounds: a head of a request that has an end, in bytes and in seconds.
 
 uvicorn's protocol over httptools waits for the rest of a head for ever, and keeps as much of it as
-comes. Knows nothing about what is asked for.
+comes. At the end of a head it asks whether the request is refused there (docs/adr/0020). Knows
+nothing about what is asked for.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ MAX_DIGITS = 19
 """Of a `Content-Length`; Python reads no integer of thousands."""
 
 
-Door = Callable[[bytes, bytes, Sequence[tuple[bytes, bytes]]], Refusal | None]
+AskAtDoor = Callable[[bytes, bytes, Sequence[tuple[bytes, bytes]]], Refusal | None]
 """(method, target, headers) of a request -> the answer if it is refused; None for the app."""
 
 
@@ -67,7 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     header_timeout_s = 10.0
-    door: Door = staticmethod(lambda method, target, headers: None)
+    door: AskAtDoor
     _deadline: asyncio.TimerHandle | None = None
     _reading = _Reading.NOTHING
     _unread = 0
@@ -83,7 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """The request whose turn it is, or was last."""
 
     @classmethod
-    def with_settings(cls, header_timeout_s: float, door: Door) -> type[BoundedProtocol]:
+    def with_settings(cls, header_timeout_s: float, door: AskAtDoor) -> type[BoundedProtocol]:
         """Return the protocol of a server."""
         settings = {"header_timeout_s": header_timeout_s, "door": staticmethod(door)}
         return type("Protocol", (cls,), settings)

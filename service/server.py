@@ -26,7 +26,7 @@ import uvicorn
 
 from service.api.deps import Services
 from service.engine.engine import EngineState
-from service.protocol import BoundedProtocol, Door
+from service.protocol import AskAtDoor, BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Server(uvicorn.Server):
         app: Callable[..., Any],
         services: Services,
         config: ServerConfig,
-        door: Door,
+        door: AskAtDoor,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         protocol: Any = BoundedProtocol.with_settings(config.header_timeout_s, door)

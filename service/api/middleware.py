@@ -17,13 +17,7 @@ from service import logs
 from service.api.body import drain
 from service.api.deps import Services
 from service.api.errors import REFUSAL, ClientDisconnected, error_response
-from service.api.record import (
-    REQUEST_ID,
-    STATUS_LEFT,
-    RequestRecord,
-    report,
-    request_id_of,
-)
+from service.api.record import REQUEST_ID, STATUS_LEFT, RequestRecord, report, request_id_of
 
 STATUS_OK = 200
 OTHER = "other"
