@@ -8,12 +8,13 @@ the latency of those who are admitted what it is at capacity, where every place 
 every other answer a 429.
 
 Without `--url` a service is started for the run, with the model and device of the `EARSHOT_*`
-variables, or with random weights at the size of whisper-tiny. The generator needs a core of its
-own: on a busy or small machine it takes from the service what it measures, the more the shorter a
-request is. So take figures where nothing else runs, and with requests that are some work.
+variables, or with random weights at the size of whisper-tiny. The generator takes from the service
+what it measures, and more of it beyond capacity than at it, unless `--own-core` gives it the last
+core for itself and the service the others (on Linux). Take figures where nothing else runs.
 
     python -m benchmarks.overload
     EARSHOT_MAX_REQUESTS=16 python -m benchmarks.overload --random-tiny --seconds 120
+    EARSHOT_MAX_REQUESTS=16 python -m benchmarks.overload --own-core samples/seven.wav
     python -m benchmarks.overload --url http://127.0.0.1:8000 --seconds 60 --times 10 talk.mp3
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import statistics
 import time
 from collections import Counter
@@ -29,7 +31,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import httpx
 import typer
@@ -207,6 +209,21 @@ async def measure(
     return full, beyond
 
 
+class Cores(NamedTuple):
+    """Who runs where."""
+
+    service: set[int]
+    generator: set[int]
+
+
+def cores_apart() -> Cores | None:
+    """Return a core for the generator and the others for the service; None if that cannot be."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    *others, last = sorted(os.sched_getaffinity(0))
+    return Cores(set(others), {last}) if others else None
+
+
 def run(
     files: Annotated[list[Path] | None, typer.Argument(help="recordings; samples/ if none")] = None,
     url: Annotated[str | None, typer.Option(help="of a running service, otherwise idle")] = None,
@@ -214,9 +231,16 @@ def run(
     times: Annotated[float, typer.Option(min=1, help="the capacity that is offered")] = 10.0,
     rounds: Annotated[int, typer.Option(min=1, help="in which both levels take turns")] = 4,
     random_tiny: Annotated[bool, typer.Option("--random-tiny", help="see above")] = False,
+    own_core: Annotated[bool, typer.Option("--own-core", help="for the generator")] = False,
 ) -> None:
     """Measure the throughput of a service at its capacity and far beyond it."""
+    cores = cores_apart() if own_core and url is None else None
+    if cores:
+        os.sched_setaffinity(0, cores.service)  # which the service is born with
     with the_work(files, url, random_tiny) as work:
+        if cores:
+            os.sched_setaffinity(0, cores.generator)
+            console.print(f"service on cores {cores.service}, generator on {cores.generator}")
         clients = httpx.get(f"{work.url}/health").json()["engine"]["max_requests"]
         full, beyond = asyncio.run(measure(work, clients, seconds, times, rounds))
     table = Table(title=f"{seconds:g} s at each level, {len(work.files)} recordings in turn")

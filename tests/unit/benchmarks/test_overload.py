@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
 
-from benchmarks.overload import Level, verdict
+from benchmarks.overload import Level, cores_apart, verdict
 
 
 def level(n_answered: int, latency_s: float = 1.0, **failures: int) -> Level:
@@ -42,3 +43,11 @@ def test_only_what_falls_into_the_measured_seconds_of_a_round_counts() -> None:
         assert [measured.counts(at) for at in (end - 10.1, end - 9.9, end - 0.1, end)] == [
             False, True, True, False,
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cores", "apart"), [({3}, None), ({0, 2, 5}, ({0, 2}, {5}))])
+def test_the_generator_has_the_last_core_for_itself(
+    cores: set[int], apart: tuple[set[int], set[int]] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores, raising=False)
+    assert cores_apart() == apart
