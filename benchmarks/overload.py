@@ -216,12 +216,17 @@ class Cores(NamedTuple):
     generator: set[int]
 
 
-def cores_apart() -> Cores | None:
-    """Return a core for the generator and the others for the service; None if that cannot be."""
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    *others, last = sorted(os.sched_getaffinity(0))
-    return Cores(set(others), {last}) if others else None
+def cores_apart() -> Cores:
+    """Return a core for the generator and the others for the service.
+
+    Raises:
+        typer.BadParameter: if there are no two, or the system does not say.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+    if len(allowed) < 2:
+        raise typer.BadParameter(f"--own-core needs Linux and two cores, and this has {allowed}")
+    *others, last = sorted(allowed)
+    return Cores(set(others), {last})
 
 
 def run(
@@ -234,7 +239,9 @@ def run(
     own_core: Annotated[bool, typer.Option("--own-core", help="for the generator")] = False,
 ) -> None:
     """Measure the throughput of a service at its capacity and far beyond it."""
-    cores = cores_apart() if own_core and url is None else None
+    if own_core and url:
+        raise typer.BadParameter("--own-core is for a service that is started for the run")
+    cores = cores_apart() if own_core else None
     if cores:
         os.sched_setaffinity(0, cores.service)  # which the service is born with
     with the_work(files, url, random_tiny) as work:

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 
 import pytest
+import typer
 
 from benchmarks.overload import Level, cores_apart, verdict
 
@@ -45,9 +46,12 @@ def test_only_what_falls_into_the_measured_seconds_of_a_round_counts() -> None:
         ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("cores", "apart"), [({3}, None), ({0, 2, 5}, ({0, 2}, {5}))])
-def test_the_generator_has_the_last_core_for_itself(
-    cores: set[int], apart: tuple[set[int], set[int]] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores, raising=False)
-    assert cores_apart() == apart
+def test_the_generator_has_the_last_core_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5, 0, 2}, raising=False)
+    assert cores_apart() == ({0, 2}, {5})
+
+
+def test_one_core_cannot_be_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    with pytest.raises(typer.BadParameter, match="needs Linux and two cores"):
+        cores_apart()
