@@ -29,7 +29,9 @@ SOURCES = (
     ("voices", 0.34, 0.20, (0.75, 1.3)),
     ("strings", 0.0, 0.14, (0.75, 1.3)),
     ("tts strings", 0.0, 0.12, (0.8, 1.25)),
+    ("strangers", 1.2, 0.5, (0.75, 1.3)),
 )
+"""What is not there leaves its share to the others."""
 SHORT = SAMPLE_RATE
 """Samples up to which an utterance is made of single words."""
 DIGIT_SHARE, SHORT_DIGIT_SHARE = 0.46, 0.75
@@ -98,6 +100,7 @@ class Composer:
             "cuts": material.words.get("cuts", {}),
             "tts": material.words.get("tts", {}),
             "voices": material.words.get("voices", {}),
+            "strangers": material.words.get("strangers", {}),
             "others": material.words.get("others", {}),
             "strings": _some(strings.get("speechocean762", {})),
             "tts strings": _some(strings.get("tts", {})) | _some(strings.get("voices", {})),

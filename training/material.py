@@ -29,8 +29,8 @@ from training.labels import (
 from training.store import Entry, Store
 
 T = TypeVar("T")
-STORES = ("corpora", "tts", "voices")
-"""The last one need not be there."""
+STORES = ("corpora", "tts", "voices", "strangers")
+"""The last two need not be there."""
 MARGIN_FRAMES = 3
 """How much is kept before the first and after the last word of a string."""
 SHORTEST_WORD, LONGEST_WORD = 12, 100
@@ -98,6 +98,8 @@ class Material:
             kind = self.words if len(words) == 1 else self.strings
             by_speaker = kind.setdefault(entry.source, defaultdict(list))
             by_speaker[entry.speaker].append(item)
+        elif entry.source == "strangers":
+            self.words.setdefault("others", defaultdict(list))[entry.speaker].append(item)
         elif words:
             self.sentences.setdefault(entry.source, []).append(item)
         for cut in words_in(item):

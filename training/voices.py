@@ -125,11 +125,23 @@ def digit_strings(rng: random.Random, accented: float) -> Iterator[tuple[str, st
 def sentence(rng: random.Random, texts: list[str]) -> tuple[str, str]:
     """Return a text with its phonemes."""
     text = rng.choice(texts)
+    return text, phonemes_of(text) + "."
+
+
+def phonemes_of(text: str) -> str:
+    """Return what espeak-ng would say, in Kokoro's alphabet."""
     command = ["espeak-ng", "-q", "--ipa", "-v", "en-us", text]
     phonemes = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for ipa, ours in FROM_IPA:
         phonemes = phonemes.replace(ipa, ours)
-    return text, " ".join(phonemes.split()) + "."
+    return " ".join(phonemes.split())
+
+
+def read_sentences(root: Path) -> list[str]:
+    """Return short sentences."""
+    with lzma.open(root / "sentences.txt.xz", "rt", encoding="utf-8") as file:
+        texts = [line.strip() for _, line in zip(range(5_000), file, strict=False)]
+    return [text for text in texts if len(text) < 60]
 
 
 def clips(
@@ -157,10 +169,8 @@ def main(
     count: Annotated[int, typer.Option(help="How many voices.")] = 640,
 ) -> None:
     """Speak the ten digits in many voices; about half an hour on one core."""
-    with lzma.open(root / "sentences.txt.xz", "rt", encoding="utf-8") as file:
-        texts = [line.strip() for _, line in zip(range(5_000), file, strict=False)]
-    texts = [text for text in texts if len(text) < 60]
-    print(write_store(cache / "voices", clips(Kokoro(kokoro), texts, count)), "clips")
+    spoken = clips(Kokoro(kokoro), read_sentences(root), count)
+    print(write_store(cache / "voices", spoken), "clips")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,19 @@ def test_a_clipped_word_keeps_its_labels_and_times(material: Material) -> None:
     assert clipped.words == [("one", 0, frames - 5)]
 
 
+def test_strangers_need_no_alignment(tmp_path: Path, material: Material) -> None:
+    sound = np.full(SECOND, 3000, np.int16)
+    said = [(sound, entry(word, "strangers", "nobody")) for word in ("one", "walk")]
+    write_store(tmp_path / "strangers", said)
+    found = load_material(tmp_path, "train")
+    (digit,) = found.words["strangers"]["nobody"]
+    assert set(digit.labels.tags) == {FIRST_DIGIT + 1}
+    assert set(digit.labels.phones) == {UNKNOWN}
+    (other,) = found.words["others"]["nobody"]
+    assert set(other.labels.tags) == {OTHER}
+    assert set(found.sentences) == set(material.sentences)
+
+
 def test_utterances_have_the_wanted_length(material: Material) -> None:
     composer = Composer(material, np.random.default_rng(1))
     for length in (SECOND, 3 * SECOND, 8 * SECOND):
