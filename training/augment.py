@@ -37,6 +37,20 @@ def set_level(samples: Wave, rms: float) -> Wave:
     return (samples * np.float32(rms / max(loud, 1e-5))).astype(np.float32)
 
 
+def telephone_levels(samples: Wave) -> Wave:
+    """Return the level of each 10 ms between 150 and 3,600 Hz, in dB under the loudest.
+
+    Shapes: f32[n] -> f32[n/160].
+    """
+    spectrum = np.fft.rfft(samples)
+    frequencies = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    spectrum[(frequencies < 150) | (frequencies > 3600)] = 0
+    frames = len(samples) // 160
+    heard = np.fft.irfft(spectrum, len(samples))[: frames * 160].reshape(frames, 160)
+    power = np.mean(np.square(heard), axis=1) + 1e-12
+    return np.asarray(10 * np.log10(power / power.max()), np.float32)
+
+
 def coloured_noise(rng: Generator, length: int) -> Wave:
     """Return noise whose power falls by a random 0 to 2.2 powers of the frequency, f32[length]."""
     spectrum = np.fft.rfft(rng.standard_normal(length))

@@ -43,6 +43,11 @@ People who read haltingly sound like somebody who reads digits, if only digits c
 """
 CLIPPED, CLIPPED_FRAMES, CLIPPABLE_FRAMES = 0.25, 4, 24
 """How often a recording begins or ends within its word, by how much at most, and how long it is."""
+TRIMMED, TRIM_DB, SHORTEST_FRAMES = 0.5, (10.0, 32.0), 8
+"""How often a word is trimmed at a level as whoever cuts up recordings does it, how far under its
+loudest part, and how much is left at least."""
+NARROW = 0.4
+"""How often everything is limited to about 4 kHz, as telephones and old recorders do."""
 REPEATED = 0.2
 """How often a speaker says a word once more, which is easily taken for one."""
 
@@ -78,6 +83,15 @@ class Piece:
         ]
         labels = self.labels.part(first, frames - last)
         return Piece(self.samples[first * FRAME_SAMPLES : end], labels, words)
+
+    def trimmed(self, drop_db: float) -> Piece:
+        """Return it from the first to the last frame that is at most so far under the loudest."""
+        levels = augment.telephone_levels(self.samples)
+        loud = np.flatnonzero(levels > -drop_db)
+        first, last = int(loud[0]), len(levels) - 1 - int(loud[-1])
+        spare = max(len(levels) - SHORTEST_FRAMES, 0)
+        first = min(first, spare)
+        return self.clipped(first, min(last, spare - first))
 
 
 class Composer:
@@ -198,6 +212,8 @@ class Composer:
         else:
             same = [item for item in voices[speaker] if item.entry.text == wanted]
             piece = Piece.of(pick(rng, same or voices[speaker]))
+        if len(piece.words) == 1 and rng.random() < TRIMMED:
+            piece = piece.trimmed(rng.uniform(*TRIM_DB))
         if rng.random() < CLIPPED and len(piece.labels.tags) >= CLIPPABLE_FRAMES:
             first, last = (int(frames) for frames in rng.integers(0, CLIPPED_FRAMES + 1, 2))
             piece = piece.clipped(first, last)
@@ -259,7 +275,7 @@ def degrade(utterance: Utterance, composer: Composer, strength: float) -> Wave:
         else:
             hiss = augment.set_level(composer.others.coloured(len(sound)), 1.0)
         sound = sound + floor * hiss
-    if rng.random() < 0.25:
+    if rng.random() < NARROW:
         sound = augment.narrow(rng, sound)
     gain = np.float32(10 ** rng.uniform(-2, 0.3))
     coarse = np.round(np.clip(sound * gain, -1, 1) * 32767)  # 16 bits, of which a whisper uses few

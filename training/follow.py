@@ -14,11 +14,15 @@ from torch import Tensor
 
 from training import augment
 from training.augment import SAMPLE_RATE, Wave
+from training.compose import Piece
 from training.data import at_positions
 from training.greedy import transcribe, words
 from training.material import Item, Material, is_negative, load_material
 from training.network import Trainee
 from training.spectrogram import Spectrogram, window_frames
+
+CUT_DB = 14.0
+"""How far under its loudest part a word begins and ends that is cut short."""
 
 
 @torch.inference_mode()
@@ -77,6 +81,7 @@ class Follower:
         words = [item for items in material.words["cuts"].values() for item in items]
         self.word_texts = [item.entry.text for item in words]
         self.words = [_as_quiet_call(_samples(item)) for item in words]
+        self.cut_words = [_as_quiet_call(Piece.of(item).trimmed(CUT_DB).samples) for item in words]
         self.single_texts = [item.entry.text for item in singles]
         self.singles = [_samples(item) for item in singles]
         others = [i for items in material.sentences.values() for i in items if is_negative(i)]
@@ -89,6 +94,7 @@ class Follower:
         plain = run(model, self.clean, timestamps=False)
         noisy = run(model, self.noisy, timestamps=True)
         by_themselves = run(model, self.words, timestamps=True)
+        cut = run(model, self.cut_words, timestamps=True)
         known = run(model, self.known, timestamps=True)
         singles = run(model, self.singles, timestamps=True)
         others = run(model, self.others, timestamps=True)
@@ -97,7 +103,8 @@ class Follower:
             f"dev WER {_wer(self.texts, clean):.1%}, without timestamps "
             f"{_wer(self.texts, plain):.1%}, at 10 dB {_wer(self.texts, noisy):.1%}, "
             f"their words alone {_wer(self.word_texts, by_themselves):.1%} "
-            f"({sum(not found for found in by_themselves)} of {len(self.words)} not heard); "
+            f"({sum(not found for found in by_themselves)} of {len(self.words)} not heard), "
+            f"cut short {_wer(self.word_texts, cut):.1%}; "
             f"of training strings {_wer(self.known_texts, known):.1%}, "
             f"singles {_wer(self.single_texts, singles):.1%}; "
             f"false digits {false:.1%}; phones right: digits "

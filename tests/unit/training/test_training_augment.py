@@ -44,6 +44,17 @@ def test_a_narrow_recording_has_nothing_above_what_its_recorder_keeps() -> None:
     assert np.allclose(power[:3500], kept[:3500], rtol=1e-3, atol=1e-2)
 
 
+def test_levels_are_those_of_what_a_telephone_keeps() -> None:
+    time = np.arange(1600) / 16_000
+    quiet, low, high = (np.sin(2 * np.pi * f * time) for f in (1000, 100, 6000))
+    sound = np.concatenate([quiet, 0.1 * quiet, 0.1 * quiet + low + high]).astype(np.float32)
+    levels = augment.telephone_levels(sound)
+    assert levels.shape == (30,)
+    assert np.abs(levels[2:8]).max() < 0.5
+    assert np.abs(levels[12:18] + 20).max() < 1
+    assert np.abs(levels[22:28] + 20).max() < 3  # the filter rings a little
+
+
 def test_a_warp_by_one_changes_nothing() -> None:
     matrices = augment.warp_matrices(torch.ones(2))
     assert torch.allclose(matrices, torch.eye(80).expand(2, 80, 80), atol=1e-3)

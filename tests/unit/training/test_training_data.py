@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.audio.mel import LogMelSpectrogram
-from training.compose import Composer, Piece, degrade
+from training.compose import SHORTEST_FRAMES, Composer, Piece, degrade
 from training.corpora import DIGITS
 from training.data import BatchSource, at_positions, choose_frames
 from training.labels import FIRST_DIGIT, OTHER, PHONE_IDS, PHONES, SILENT, UNKNOWN
@@ -114,6 +114,21 @@ def test_strangers_need_no_alignment(tmp_path: Path, material: Material) -> None
     (other,) = found.words["others"]["nobody"]
     assert set(other.labels.tags) == {OTHER}
     assert set(found.sentences) == set(material.sentences)
+
+
+def test_a_word_is_trimmed_where_it_is_quieter_than_a_level(material: Material) -> None:
+    piece = Piece.of(material.words["fsdd"]["somebody"][0])
+    frames = len(piece.samples) // 160
+    loudness = np.full(frames, 0.001, np.float32)
+    loudness[10:30] = 0.1
+    loudness[30:35] = 0.01  # 20 dB under the loudest
+    time = np.arange(frames * 160) / SECOND
+    tone = np.sin(2 * np.pi * 400 * time).astype(np.float32) * np.repeat(loudness, 160)
+    word = Piece(tone, piece.labels, piece.words)
+    lengths = [len(word.trimmed(drop).samples) // 160 for drop in (10, 25, 70)]
+    assert np.abs(np.subtract(lengths, [20, 25, frames])).max() <= 1  # the filter rings a little
+    assert np.array_equal(word.trimmed(10).samples, tone[1600:4800])
+    assert len(word.trimmed(0.001).samples) >= SHORTEST_FRAMES * 160
 
 
 def test_utterances_have_the_wanted_length(material: Material) -> None:
