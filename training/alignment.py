@@ -23,9 +23,8 @@ from pocketsphinx import Decoder
 from rich.progress import track
 
 from training.labels import Aligned
+from training.material import ALIGNED
 from training.store import Entry, Store
-
-ALIGNED = ("corpora", "tts", "voices")
 
 
 def _decoder() -> Decoder:

@@ -102,12 +102,7 @@ class Aligned:
 
 
 def read_alignments(path: Path, texts: list[str]) -> list[Aligned | None]:
-    """Return the alignments in a file of training.alignment; None where the words do not agree.
-
-    There need not be such a file: then nothing is known of any clip.
-    """
-    if not path.exists():
-        return [None] * len(texts)
+    """Return the alignments in a file of training.alignment; None where the words do not agree."""
     rows: list[dict[str, Any] | None]
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     found: list[Aligned | None] = []

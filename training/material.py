@@ -29,7 +29,9 @@ from training.labels import (
 from training.store import Entry, Store
 
 T = TypeVar("T")
-STORES = ("corpora", "tts", "voices", "strangers")
+ALIGNED = ("corpora", "tts", "voices")
+"""The stores whose words and phones `alignment.py` finds."""
+STORES = (*ALIGNED, "strangers")
 """The last two need not be there."""
 MARGIN_FRAMES = 3
 """How much is kept before the first and after the last word of a string."""
@@ -150,7 +152,9 @@ def load_material(cache: Path, part: str) -> Material:
             continue
         store = Store(cache / name)
         texts = [entry.text for entry in store.entries]
-        alignments = read_alignments(cache / f"{name}.phones.jsonl", texts)
+        alignments: list[Aligned | None] = [None] * len(texts)
+        if name in ALIGNED:
+            alignments = read_alignments(cache / f"{name}.phones.jsonl", texts)
         for entry, alignment in zip(store.entries, alignments, strict=True):
             if entry.part == part:
                 item = Item(store, entry, _labels(entry, alignment), alignment)

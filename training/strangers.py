@@ -40,19 +40,33 @@ SOUNDS = {
     "eight": ("ˈA ˈeː ˈe ˈɛ ˈɛɪ ˈej hˈA ˈaɪ", "t t ʈ tʰ tə d ʔ ʧ"),
     "nine": ("n n ɲ nə l", "ˈI ˈaɪ ˈaj ˈɑɪ ˈaː ˈɔɪ ˈɛɪ", "n n ŋ nə ɲ m"),
 }
-"""What may be said in each place of a word, in Kokoro's alphabet; what is usual comes first."""
+"""What may be said in each place of a word, in Kokoro's alphabet; what is usual comes first,
+and is there twice where it is likelier."""
 ELSEWHERE = {
-    usual: others.split()
-    for usual, _, others in (
-        sounds.partition(" ")
-        for sounds in (
-            *("θ t s f", "ð d z v", "ɹ r ɾ ʁ ɻ", "w v ʋ", "v w b f", "z s", "l ɾ", "t ʈ tʰ", "d ɖ"),
-            *("ɪ i ɨ", "ʌ a ɔ", "æ ɛ a", "ə a ɛ", "ɜ ɛ o", "ʊ u", "ɔ o", "ɛ e æ", "u ʊ y", "i ɪ"),
-            *("O o ɔ", "A e ɛɪ", "I aj ɑɪ"),
-        )
-    )
+    "θ": "t s f",
+    "ð": "d z v",
+    "ɹ": "r ɾ ʁ ɻ",
+    "w": "v ʋ",
+    "v": "w b f",
+    "z": "s",
+    "l": "ɾ",
+    "t": "ʈ tʰ",
+    "d": "ɖ",
+    "ɪ": "i ɨ",
+    "ʌ": "a ɔ",
+    "æ": "ɛ a",
+    "ə": "a ɛ",
+    "ɜ": "ɛ o",
+    "ʊ": "u",
+    "ɔ": "o",
+    "ɛ": "e æ",
+    "u": "ʊ y",
+    "i": "ɪ",
+    "O": "o ɔ",
+    "A": "e ɛɪ",
+    "I": "aj ɑɪ",
 }
-"""The same for any other word."""
+"""What may stand for a sound of any other word."""
 USUAL = 0.35
 """How often a sound is the usual one, whatever else there is."""
 MEMBERS = 3
@@ -94,7 +108,9 @@ def pronounce(rng: random.Random, word: str) -> str:
 def mispronounce(rng: random.Random, phonemes: str) -> str:
     """Return a word with some of its sounds as they are elsewhere."""
     return "".join(
-        rng.choice(ELSEWHERE[sound]) if sound in ELSEWHERE and rng.random() > USUAL else sound
+        rng.choice(ELSEWHERE[sound].split())
+        if sound in ELSEWHERE and rng.random() > USUAL
+        else sound
         for sound in phonemes
     )
 
@@ -109,20 +125,22 @@ class Speaker:
     """One process's Kokoro."""
 
     kokoro: Kokoro
+    voices: list[NDArray[np.float32]]
+    mean: NDArray[np.float32]
     words: list[str]
 
     @classmethod
     def start(cls, folder: Path, words: list[str]) -> None:
         """Load the model, once a process."""
         cls.kokoro, cls.words = Kokoro(folder), words
+        cls.voices = list(cls.kokoro.voices.values())
+        cls.mean = np.asarray(np.mean(cls.voices, axis=0), np.float32)
 
     @classmethod
     def speak(cls, index: int) -> Clips:
         """Return what stranger number `index` says."""
         rng = random.Random(9000 + index)
-        voices = list(cls.kokoro.voices.values())
-        mean = np.asarray(np.mean(voices, axis=0), np.float32)
-        made, name = voice(rng, voices, mean), f"stranger_{index}"
+        made, name = voice(rng, cls.voices, cls.mean), f"stranger_{index}"
         said = [(word, pronounce(rng, word)) for word in DIGITS]
         others = rng.sample(cls.words, OTHER_WORDS)
         said += [(word, mispronounce(rng, phonemes_of(word))) for word in others]

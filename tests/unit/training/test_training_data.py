@@ -116,6 +116,13 @@ def test_strangers_need_no_alignment(tmp_path: Path, material: Material) -> None
     assert set(found.sentences) == set(material.sentences)
 
 
+def test_an_alignment_that_was_forgotten_is_an_error(tmp_path: Path, material: Material) -> None:
+    assert material.words
+    (tmp_path / "tts.phones.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tts\.phones"):
+        load_material(tmp_path, "train")
+
+
 def test_a_word_is_trimmed_where_it_is_quieter_than_a_level(material: Material) -> None:
     piece = Piece.of(material.words["fsdd"]["somebody"][0])
     frames = len(piece.samples) // 160
