@@ -50,7 +50,7 @@ def encoder_floor_s(config: WhisperConfig, numerics: Numerics, machine: Machine)
     linears = layers * 2 * t * (4 * d * d + 2 * d * ffn)
     attention = layers * 4 * t * t * d
     cross_kv = config.n_text_layer * 4 * t * d * d
-    inner = (linears + attention + cross_kv) / machine.flops[numerics.dtype]
+    inner = (linears + attention + cross_kv) / machine.flops[numerics.encoder]
     return convolutions / machine.flops[F32] + inner
 
 
@@ -66,14 +66,14 @@ def step_floor_s(
     `self_dtype` is that of the decoder's own keys and values.
     """
     d, ffn, layers = config.d_model, config.n_text_ffn, config.n_text_layer
-    size = numerics.dtype.itemsize
+    size = numerics.decoder.itemsize
     linears = layers * (6 * d * d + 2 * d * ffn)
     head = config.n_vocab * d
     cross = layers * 2 * config.n_audio_ctx * d
     own = layers * 2 * POSITION * d
     row_bytes = cross * size + own * self_dtype.itemsize + config.n_vocab * F32.itemsize
     read = linears * size + head * numerics.head.itemsize + batch * row_bytes
-    products = 2 * batch * (linears + cross + own) / machine.flops[numerics.dtype]
+    products = 2 * batch * (linears + cross + own) / machine.flops[numerics.decoder]
     products += 2 * batch * head / machine.flops[numerics.head]
     return max(read / machine.read, products)
 
@@ -121,7 +121,8 @@ def main(
     config, console = SIZES[size], Console(width=110)
     with torch.inference_mode(), console.status("measuring"):
         models = prepared(config)
-        dtypes = {dtype for n in models for dtype in (NUMERICS[n].dtype, NUMERICS[n].head)}
+        numerics = [NUMERICS[name] for name in models]
+        dtypes = {dtype for n in numerics for dtype in (n.encoder, n.decoder, n.head)}
         machine = measure(tuple(dtypes | {F32}))
         mel = torch.randn(1, config.n_mels, config.max_frames)
         title = f"whisper-{size}, random weights, {threads} threads: ms, best (median)"

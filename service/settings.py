@@ -70,14 +70,15 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="`auto` is float32 on a CPU and bfloat16 on CUDA"
     )
-    numerics: Literal["auto", "plain", "packed", "bfloat16", "mixed"] = Field(
+    numerics: Literal["auto", "plain", "packed", "bfloat16", "mixed", "mixed-decoder"] = Field(
         default="auto",
         description="arithmetic on a CPU, for weights in float32: `plain` is torch's own kernels,"
         " `packed` the same in float32 on weights laid out for this CPU, `bfloat16` linears,"
         " attention and window memory in bfloat16, `mixed` the same with the LM head in 8-bit"
-        " integers; `auto` is `mixed` where the CPU can and memory stays bounded (all windows have"
-        " one length, or it has AMX), else `packed` on x86-64; `plain` elsewhere, and where rows"
-        " would not keep their bits beside others",
+        " integers, `mixed-decoder` that with the encoder in float32; `auto` is `mixed` where the"
+        " CPU can and memory stays bounded (all windows have one length, or it has AMX), or"
+        " `mixed-decoder` where it multiplies bfloat16 no faster than float32, else `packed` on"
+        " x86-64; `plain` elsewhere, and where rows would not keep their bits beside others",
     )
     audio_context_s: float = Field(
         default=30,

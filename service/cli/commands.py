@@ -38,7 +38,10 @@ Dtype = Annotated[
 ]
 Numerics = Annotated[
     str | None,
-    typer.Option(help="auto, plain, packed, bfloat16, mixed. EARSHOT_NUMERICS", show_default=False),
+    typer.Option(
+        help="auto, plain, packed, bfloat16, mixed, mixed-decoder. EARSHOT_NUMERICS",
+        show_default=False,
+    ),
 ]
 Tokenizer = Annotated[
     str | None,

@@ -15,7 +15,7 @@ import torch
 
 from service.model.attention import SelfAttention
 from service.model.config import FRAMES_PER_POSITION
-from service.model.packed import PackedLinear
+from service.model.packed import PackedLinear, reads_windows
 from service.model.whisper import WhisperModel
 
 
@@ -40,7 +40,7 @@ def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int)
     for n_frames in lengths:
         mel = torch.zeros(1, config.n_mels, n_frames, dtype=model.dtype)
         convolved = model.encoder.convolve(mel)
-        if model.numerics.dtype == torch.bfloat16:
+        if model.numerics.encoder == torch.bfloat16:
             attention(convolved)
     positions = [n_frames // FRAMES_PER_POSITION for n_frames in lengths]
     of_windows = {n * length for n in range(1, n_windows + 1) for length in positions}
@@ -51,10 +51,9 @@ def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int)
     for name, linear in model.named_modules():
         if not isinstance(linear, PackedLinear) or linear is decoder.packed_head:
             continue
-        reads_windows = name.startswith("encoder.") or name.endswith(".key_value")
-        if (linear.shape, reads_windows) not in made:
-            made.add((linear.shape, reads_windows))
-            _run(linear, of_windows if reads_windows else of_texts)
+        if (kind := (linear.shape, reads_windows(name))) not in made:
+            made.add(kind)
+            _run(linear, of_windows if reads_windows(name) else of_texts)
     if isinstance(decoder.packed_head, PackedLinear):
         _run(decoder.packed_head, range(multiple, n_rows + multiple, multiple))
 

@@ -6,12 +6,18 @@ gain, is measured by `benchmarks/numerics.py` and stands in docs/adr/0015-cpu-nu
 
 from __future__ import annotations
 
+import math
 import platform
+import time
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
+_BF16 = torch.bfloat16
 _MACHINES = ("x86_64", "AMD64")
+_SIDE, _TURNS, _CLEARLY = 512, 7, 1.25
+"""Of the matrices whose product is timed, how often, and how much faster is faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +28,29 @@ class Numerics:
         name: of the setting that chooses it.
         is_packed: whether weights are laid out once, at start, in the order that this CPU's kernels
             read them in. Otherwise torch's own kernels run on the weights as they are.
-        dtype: of the linears, the token embedding, the encoder's attention, and the keys and values
-            that are kept of a window; with tiles, of the decoder's own keys and values too, which
-            are float32 otherwise. Sums, residuals, normalisation and softmax are float32 in all.
+        encoder: dtype of the encoder's linears and attention, and of the projection to a window's
+            keys and values.
+        decoder: dtype of the decoder's other linears, of the token embedding, and of the keys and
+            values that are kept of a window; with tiles, of the decoder's own keys and values too,
+            which are float32 otherwise. Sums, residuals, normalisation and softmax are float32 in
+            all.
         head: dtype that the LM head multiplies in. In int8 there is one scale for each row of
             activations, so that rows do not change each other, and one for each token.
     """
 
     name: str
     is_packed: bool = True
-    dtype: torch.dtype = torch.float32
+    encoder: torch.dtype = torch.float32
+    decoder: torch.dtype = torch.float32
     head: torch.dtype = torch.float32
 
 
 PLAIN = Numerics("plain", is_packed=False)
 PACKED = Numerics("packed")
-BFLOAT16 = Numerics("bfloat16", dtype=torch.bfloat16, head=torch.bfloat16)
-MIXED = Numerics("mixed", dtype=torch.bfloat16, head=torch.int8)
-NUMERICS = {numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MIXED)}
+BFLOAT16 = Numerics("bfloat16", encoder=_BF16, decoder=_BF16, head=_BF16)
+MIXED = Numerics("mixed", encoder=_BF16, decoder=_BF16, head=torch.int8)
+MIXED_DECODER = Numerics("mixed-decoder", decoder=_BF16, head=torch.int8)
+NUMERICS = {numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MIXED, MIXED_DECODER)}
 
 
 def choose_numerics(
@@ -51,8 +62,9 @@ def choose_numerics(
         name: `auto`, or one of `NUMERICS`.
         device: that the model runs on.
         dtype: of its weights; all but `plain` start from float32.
-        whole_windows: whether all its windows have one length. Without tiles, attention in bfloat16
-            keeps a kernel for each length, so `auto` stays in float32 there if they have many.
+        whole_windows: whether all its windows have one length. Without tiles, attention over a
+            window's keys in bfloat16 keeps a kernel for each length, so `auto` stays in float32
+            there if they have many.
 
     Raises:
         ValueError: if this device, dtype or CPU has no such numerics; it says which is missing.
@@ -61,8 +73,7 @@ def choose_numerics(
     if name == "auto":
         if reason is not None:
             return PLAIN
-        is_bounded = whole_windows or has_tiles()
-        return MIXED if is_bounded and _why_not(MIXED) is None else PACKED
+        return _fastest(whole_windows=whole_windows)
     numerics = NUMERICS[name]
     missing = (reason or _why_not(numerics)) if numerics.is_packed else None
     if missing is not None:
@@ -73,6 +84,30 @@ def choose_numerics(
 def has_tiles() -> bool:
     """Whether this CPU multiplies matrices of bfloat16 by tiles (AMX)."""
     return torch.cpu._is_amx_tile_supported()
+
+
+@cache
+def multiplies_bfloat16_faster() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 clearly faster than float32: it is timed.
+
+    The flag of the instructions does not say it. A decode step reads weights and gains by their
+    half whatever products cost, so only the encoder is asked about.
+    """
+    factors = {dtype: torch.ones(_SIDE, _SIDE, dtype=dtype) for dtype in (torch.float32, _BF16)}
+    best = dict.fromkeys(factors, math.inf)
+    for _ in range(_TURNS):
+        for dtype, factor in factors.items():
+            began = time.perf_counter()
+            torch.mm(factor, factor)
+            best[dtype] = min(best[dtype], time.perf_counter() - began)
+    return best[torch.float32] > _CLEARLY * best[_BF16]
+
+
+def _fastest(*, whole_windows: bool) -> Numerics:
+    """Return the fastest packed numerics that this CPU has and that keep memory bounded."""
+    if _why_not(MIXED) is not None or not (whole_windows or has_tiles()):
+        return PACKED
+    return MIXED if has_tiles() or multiplies_bfloat16_faster() else MIXED_DECODER
 
 
 def _why_not_packed(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -91,7 +126,7 @@ def _why_not(numerics: Numerics) -> str | None:
 
     Without VNNI, products of 8-bit integers are added in 16 bits, which overflow.
     """
-    if numerics.dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
+    if numerics.decoder == _BF16 and not torch.cpu._is_avx512_bf16_supported():
         return "needs a CPU with avx512_bf16, and this one has none"
     if numerics.head == torch.int8 and not torch.cpu._is_vnni_supported():
         return "needs a CPU with avx512_vnni, and this one has none"

@@ -198,7 +198,7 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
     """
     if not numerics.is_packed:
         return
-    _pack_linears(model, numerics.dtype, model.config.n_audio_ctx)
+    _pack_linears(model, numerics, model.config.n_audio_ctx)
     decoder = model.decoder
     head = decoder.token_embedding.weight if decoder.head is None else decoder.head
     if numerics.head == torch.int8:
@@ -206,24 +206,30 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
     else:
         decoder.packed_head = PackedLinear(head, None, numerics.head)
     decoder.head = None
-    if numerics.dtype == torch.bfloat16:
+    if numerics.decoder == torch.bfloat16:
         decoder.row_multiple = 1
-        embedding = decoder.token_embedding.weight.to(numerics.dtype)
+        embedding = decoder.token_embedding.weight.to(numerics.decoder)
         decoder.token_embedding.weight = nn.Parameter(embedding, requires_grad=False)
         if has_tiles():
-            decoder.self_dtype = numerics.dtype
+            decoder.self_dtype = numerics.decoder
             for block in decoder.blocks:
                 cast("SelfAttention", block.attn).attend_cached = attend_in_tiles
                 cast("CrossAttention", block.cross_attn).attend = attend_in_tiles
-        else:
-            for block in model.encoder.blocks:
-                cast("SelfAttention", block.attn).attend = attend_by_head
+    if numerics.encoder == torch.bfloat16 and not has_tiles():
+        for block in model.encoder.blocks:
+            cast("SelfAttention", block.attn).attend = attend_by_head
     model.numerics = numerics
 
 
-def _pack_linears(module: nn.Module, dtype: torch.dtype, kept: int) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            setattr(module, name, PackedLinear(child.weight, child.bias, dtype, kept))
-        else:
-            _pack_linears(child, dtype, kept)
+def reads_windows(name: str) -> bool:
+    """Whether a module of `WhisperModel` with this name reads what the encoder computes in."""
+    return name.startswith("encoder.") or name.endswith(".key_value")
+
+
+def _pack_linears(model: WhisperModel, numerics: Numerics, kept: int) -> None:
+    linears = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    while linears:
+        name, linear = linears.pop()
+        dtype = numerics.encoder if reads_windows(name) else numerics.decoder
+        packed = PackedLinear(linear.weight, linear.bias, dtype, kept)
+        model.set_submodule(name, packed)

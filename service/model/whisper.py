@@ -202,7 +202,7 @@ class WhisperModel(nn.Module):
     @property
     def cross_dtype(self) -> torch.dtype:
         """The dtype that a window's keys and values are kept in."""
-        return self.numerics.dtype if self.numerics.is_packed else self.dtype
+        return self.numerics.decoder if self.numerics.is_packed else self.dtype
 
     def new_cache(self, windows: int, rows: int, *, spare_rows: int = 0) -> KVCache:
         """Return a cache for this model's keys and values; the arguments are `KVCache`'s."""

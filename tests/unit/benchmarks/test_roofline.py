@@ -10,7 +10,7 @@ from benchmarks.profiling import Profile, table
 from benchmarks.random_model import TINY
 from benchmarks.roofline import encoder_floor_s, step_floor_s
 from benchmarks.stopwatch import Stopwatch
-from service.model.numerics import MIXED, PLAIN
+from service.model.numerics import MIXED, MIXED_DECODER, PLAIN
 
 MACHINE = Machine(26e9, {torch.float32: 200e9, torch.bfloat16: 400e9, torch.int8: 800e9})
 
@@ -23,6 +23,7 @@ def test_floors_of_whisper_tiny_are_those_computed_by_hand() -> None:
 
 def test_a_faster_product_and_smaller_weights_lower_the_floor() -> None:
     assert encoder_floor_s(TINY, MIXED, MACHINE) < 0.6 * encoder_floor_s(TINY, PLAIN, MACHINE)
+    assert encoder_floor_s(TINY, MIXED_DECODER, MACHINE) == encoder_floor_s(TINY, PLAIN, MACHINE)
     for batch in (1, 8, 16):
         mixed, plain = (step_floor_s(TINY, n, MACHINE, batch) for n in (MIXED, PLAIN))
         assert mixed < 0.6 * plain

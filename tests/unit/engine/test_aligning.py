@@ -101,8 +101,9 @@ def watch_passes(runner: ModelRunner, culprit: Exception | None = None) -> list[
         (torch.bfloat16, "plain"),
         (torch.float32, "packed"),
         (torch.float32, "mixed"),
+        (torch.float32, "mixed-decoder"),
     ],
-    ids=["float32", "bfloat16", "packed", "mixed"],
+    ids=["float32", "bfloat16", "packed", "mixed", "mixed-decoder"],
 )
 def test_text_has_the_same_bits_alone_and_beside_others(
     threads: int, dtype: torch.dtype, numerics: str

@@ -32,8 +32,9 @@ from tests.unit.engine.models import lively_model
         (torch.float32, "packed"),
         (torch.float32, "bfloat16"),
         (torch.float32, "mixed"),
+        (torch.float32, "mixed-decoder"),
     ],
-    ids=["float32", "bfloat16", "packed", "packed bfloat16", "mixed"],
+    ids=["float32", "bfloat16", "packed", "packed bfloat16", "mixed", "mixed-decoder"],
 )
 def test_window_has_the_same_bits_alone_and_among_others(
     threads: int, dtype: torch.dtype, numerics: str, config: object

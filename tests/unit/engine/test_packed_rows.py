@@ -123,7 +123,7 @@ def packed(name: str) -> WhisperModel:
     return model
 
 
-@pytest.mark.parametrize("name", ["packed", "bfloat16", "mixed"])
+@pytest.mark.parametrize("name", ["packed", "bfloat16", "mixed", "mixed-decoder"])
 def test_few_numbers_of_rows_reach_the_packed_products(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +136,7 @@ def test_few_numbers_of_rows_reach_the_packed_products(
     assert all(n % 4 == 0 or n < 8 for n in rows.reached)
 
 
-@pytest.mark.parametrize("name", ["packed", "bfloat16"])
+@pytest.mark.parametrize("name", ["packed", "bfloat16", "mixed-decoder"])
 def test_all_that_requests_reach_was_made_at_start(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +150,7 @@ def test_all_that_requests_reach_was_made_at_start(
     assert {kernel[-1] for kernel in later} == {CONFIG.n_vocab}, "the head, over texts as they come"
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "mixed"])
+@pytest.mark.parametrize("name", ["bfloat16", "mixed", "mixed-decoder"])
 def test_with_tiles_no_other_product_has_a_kernel_for_each_length(name: str) -> None:
     if not has_tiles():
         pytest.skip("needs a CPU with amx_tile: attention in bfloat16 is oneDNN's without")

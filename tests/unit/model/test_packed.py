@@ -11,7 +11,15 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from service.model import WhisperConfig, WhisperModel
 from service.model.attention import CrossAttention, SelfAttention, attend
-from service.model.numerics import MIXED, PACKED, PLAIN, Numerics, choose_numerics
+from service.model.numerics import (
+    MIXED,
+    MIXED_DECODER,
+    PACKED,
+    PLAIN,
+    Numerics,
+    choose_numerics,
+    multiplies_bfloat16_faster,
+)
 from service.model.packed import (
     Int8Head,
     PackedLinear,
@@ -28,7 +36,7 @@ CONFIG = WhisperConfig(
     n_vocab=331, n_text_ctx=96, n_text_head=2, n_text_layer=2, n_text_ffn=128,
     window_rounding_frames=64,
 )  # fmt: skip
-TOLERANCE = {"packed": 1e-5, "bfloat16": 0.02, "mixed": 0.03}
+TOLERANCE = {"packed": 1e-5, "bfloat16": 0.02, "mixed": 0.03, "mixed-decoder": 0.03}
 """Root mean square error of logits, as a share of theirs."""
 
 
@@ -103,7 +111,7 @@ def test_packed_model_is_batch_invariant(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["packed", "bfloat16"])
 def test_packed_linear_is_a_linear(name: str) -> None:
-    dtype = here(name).dtype
+    dtype = here(name).encoder
     original, x = nn.Linear(96, 80), torch.randn(3, 5, 96)
     with torch.inference_mode():
         found = PackedLinear(original.weight, original.bias, dtype)(x)
@@ -245,8 +253,51 @@ def test_auto_is_the_fastest_that_the_cpu_can_where_windows_have_one_length(
     here("packed")
     for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
         monkeypatch.setattr(torch.cpu, instruction, lambda has=instruction != lacking: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     expected = MIXED if lacking is None else PACKED
     assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
+
+
+@pytest.mark.parametrize(
+    ("float32_s", "bfloat16_s", "expected"),
+    [(2.0, 1.0, MIXED), (1.0, 1.0, MIXED_DECODER), (1.0, 2.0, MIXED_DECODER)],
+)
+def test_auto_encodes_in_float32_where_a_cpu_without_tiles_multiplies_bfloat16_no_faster(
+    monkeypatch: pytest.MonkeyPatch, float32_s: float, bfloat16_s: float, expected: Numerics
+) -> None:
+    now = 0.0
+    took = {torch.float32: float32_s, torch.bfloat16: bfloat16_s}
+
+    def product(left: Tensor, right: Tensor) -> Tensor:
+        nonlocal now
+        now += took[left.dtype]
+        return right
+
+    here("packed")
+    for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
+        monkeypatch.setattr(torch.cpu, instruction, lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch, "mm", product)
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    multiplies_bfloat16_faster.cache_clear()
+    try:
+        assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
+    finally:
+        multiplies_bfloat16_faster.cache_clear()
+
+
+def test_encoder_of_a_mixed_decoder_computes_what_packed_float32_does() -> None:
+    """So do a window's keys and values, which are rounded once, where they are kept."""
+    numerics = here("mixed-decoder")
+    mixed, packed = model(), model()
+    pack(mixed, numerics)
+    pack(packed, PACKED)
+    mel = torch.randn(1, 80, 640)
+    with torch.inference_mode():
+        found, expected = mixed.encode(mel), packed.encode(mel)
+        assert torch.equal(found, expected)
+        assert torch.equal(mixed.decoder.cross_kv(found), packed.decoder.cross_kv(expected))
+    assert mixed.cross_dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
