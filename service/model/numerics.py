@@ -6,18 +6,20 @@ gain, is measured by `benchmarks/numerics.py` and stands in docs/adr/0015-cpu-nu
 
 from __future__ import annotations
 
-import math
 import platform
-import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 
+from service.model.race import best_seconds
+
 _BF16 = torch.bfloat16
 _MACHINES = ("x86_64", "AMD64")
-_SIDE, _TURNS, _CLEARLY = 512, 7, 1.25
-"""Of the matrices whose product is timed, how often, and how much faster is faster."""
+_SIDE = 512
+"""Of the matrices whose product is timed."""
+CLEARLY = 1.25
+"""How much faster something has to be timed to be taken for faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +95,9 @@ def multiplies_bfloat16_faster() -> bool:
     The flag of the instructions does not say it. A decode step reads weights and gains by their
     half whatever products cost, so only the encoder is asked about.
     """
-    factors = {dtype: torch.ones(_SIDE, _SIDE, dtype=dtype) for dtype in (torch.float32, _BF16)}
-    best = dict.fromkeys(factors, math.inf)
-    for _ in range(_TURNS):
-        for dtype, factor in factors.items():
-            began = time.perf_counter()
-            torch.mm(factor, factor)
-            best[dtype] = min(best[dtype], time.perf_counter() - began)
-    return best[torch.float32] > _CLEARLY * best[_BF16]
+    factors = [torch.ones(_SIDE, _SIDE, dtype=dtype) for dtype in (torch.float32, _BF16)]
+    float32_s, bfloat16_s = best_seconds(*(partial(torch.mm, x, x) for x in factors))
+    return float32_s > CLEARLY * bfloat16_s
 
 
 def _fastest(*, whole_windows: bool) -> Numerics:

@@ -17,15 +17,17 @@ Knows nothing about requests.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from service.model.attention import CrossAttention, SelfAttention
-from service.model.numerics import Numerics, has_tiles
+from service.model.attention import CrossAttention, SelfAttention, attend
+from service.model.config import WhisperConfig
+from service.model.numerics import CLEARLY, Numerics, has_tiles
+from service.model.race import best_seconds
 from service.model.whisper import WhisperModel
 
 _LEVELS = 127
@@ -177,11 +179,12 @@ def attend_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out
 
 
-def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention over cached keys by torch's own kernel, for CPUs with tiles (AMX).
+def attend_fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention over cached keys by torch's own kernel.
 
-    There its products are in tiles, for one query too, and keys beyond a window's add exact zeros.
-    Elsewhere one query over many keys is slower by it than by `service.model.attention.attend`.
+    With tiles (AMX) its products are in them, for one query too, and keys beyond a window's add
+    exact zeros. Without, such keys change the last bits of a row, and it depends on the CPU whether
+    it is faster than `service.model.attention.attend`.
 
     Shapes: query [b h q d], key and value [b h k d], bias [b 1 q k] (0 or -inf), -> [b h q d].
     """
@@ -213,12 +216,29 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
         if has_tiles():
             decoder.self_dtype = numerics.decoder
             for block in decoder.blocks:
-                cast("SelfAttention", block.attn).attend_cached = attend_in_tiles
-                cast("CrossAttention", block.cross_attn).attend = attend_in_tiles
+                cast("SelfAttention", block.attn).attend_cached = attend_fused
+        if has_tiles() or _fused_pays(model.config):
+            for block in decoder.blocks:
+                cast("CrossAttention", block.cross_attn).attend = attend_fused
     if numerics.encoder == torch.bfloat16 and not has_tiles():
         for block in model.encoder.blocks:
             cast("SelfAttention", block.attn).attend = attend_by_head
     model.numerics = numerics
+
+
+def _fused_pays(config: WhisperConfig) -> bool:
+    """Whether `attend_fused` may read windows without tiles, and is clearly faster: it is timed.
+
+    It may where all windows have one length, so that none is read beside keys that are masked.
+    """
+    if config.window_rounding_frames:
+        return False
+    n_head, n_keys = config.n_text_head, config.n_audio_ctx
+    query = torch.zeros(1, n_head, 1, config.d_model // n_head)
+    key = torch.zeros(1, n_head, n_keys, query.shape[-1], dtype=torch.bfloat16)
+    ways = (partial(way, query, key, key, None) for way in (attend, attend_fused))
+    by_products_s, fused_s = best_seconds(*ways)
+    return by_products_s > CLEARLY * fused_s
 
 
 def reads_windows(name: str) -> bool:

@@ -25,20 +25,31 @@ from tests.unit.engine.models import lively_model
 
 @pytest.mark.parametrize("config", [PADDED, UNPADDED], ids=["padded", "unpadded"])
 @pytest.mark.parametrize(
-    ("dtype", "numerics"),
+    ("dtype", "numerics", "fused_s"),
     [
-        (torch.float32, "plain"),
-        (torch.bfloat16, "plain"),
-        (torch.float32, "packed"),
-        (torch.float32, "bfloat16"),
-        (torch.float32, "mixed"),
-        (torch.float32, "mixed-decoder"),
+        (torch.float32, "plain", 1.0),
+        (torch.bfloat16, "plain", 1.0),
+        (torch.float32, "packed", 1.0),
+        (torch.float32, "bfloat16", 1.0),
+        (torch.float32, "mixed", 1.0),
+        (torch.float32, "mixed-decoder", 1.0),
+        (torch.float32, "mixed-decoder", 0.5),
     ],
-    ids=["float32", "bfloat16", "packed", "packed bfloat16", "mixed", "mixed-decoder"],
+    ids=[
+        *("float32", "bfloat16", "packed", "packed bfloat16", "mixed", "mixed-decoder"),
+        "mixed-decoder, fused",
+    ],
 )
 def test_window_has_the_same_bits_alone_and_among_others(
-    threads: int, dtype: torch.dtype, numerics: str, config: object
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    dtype: torch.dtype,
+    numerics: str,
+    fused_s: float,
+    config: object,
 ) -> None:
+    """With and without the attention that a CPU may have for windows of one length."""
+    monkeypatch.setattr("service.model.packed.best_seconds", lambda *_: [1.0, fused_s])
     assert config is PADDED or config is UNPADDED
     model = lively_model(PADDED if config is PADDED else UNPADDED, dtype)
     try:

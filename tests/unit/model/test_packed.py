@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -24,7 +25,7 @@ from service.model.packed import (
     Int8Head,
     PackedLinear,
     attend_by_head,
-    attend_in_tiles,
+    attend_fused,
     blocks,
     pack,
 )
@@ -88,8 +89,7 @@ def test_logits_are_those_of_float32_as_far_as_the_numerics_go(
 
 
 def _with_head(separate: bool) -> WhisperConfig:
-    values = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__}
-    return WhisperConfig(**values | {"separate_head": separate})
+    return replace(CONFIG, separate_head=separate)
 
 
 def test_plain_numerics_change_nothing() -> None:
@@ -197,7 +197,7 @@ def test_attention_by_head_is_attention(n_positions: int) -> None:
 
 @pytest.mark.parametrize("width", [1, 5])
 @pytest.mark.parametrize("n_masked", [0, 7])
-def test_attention_in_tiles_is_attention_over_cached_keys(width: int, n_masked: int) -> None:
+def test_fused_attention_is_attention_over_cached_keys(width: int, n_masked: int) -> None:
     query = torch.randn(3, 4, width, 32)
     key, value = torch.randn(2, 3, 4, 96, 32).bfloat16()
     bias = torch.zeros(3, 1, 1, 96)
@@ -205,7 +205,7 @@ def test_attention_in_tiles_is_attention_over_cached_keys(width: int, n_masked: 
     with torch.inference_mode():
         for mask in (None, bias):
             expected = attend(query, key.float(), value.float(), mask)
-            found = attend_in_tiles(query, key, value, mask)
+            found = attend_fused(query, key, value, mask)
             assert found.shape == expected.shape
             assert relative_error(found, expected) < 0.01
 
@@ -221,12 +221,26 @@ def test_attention_in_bfloat16_is_the_one_for_this_kind_of_cpu(
     encoder = cast("SelfAttention", packed.encoder.get_submodule("blocks.0.attn"))
     decoder = cast("CrossAttention", packed.decoder.get_submodule("blocks.0.cross_attn"))
     assert (encoder.attend is attend_by_head) == (not with_tiles)
-    assert (decoder.attend is attend_in_tiles) == with_tiles
+    assert (decoder.attend is attend_fused) == with_tiles
     own = cast("SelfAttention", packed.decoder.get_submodule("blocks.0.attn"))
-    assert (own.attend_cached is attend_in_tiles) == with_tiles
+    assert (own.attend_cached is attend_fused) == with_tiles
     assert packed.self_dtype == (torch.bfloat16 if with_tiles else torch.float32)
     with torch.inference_mode():
         assert relative_error(step(packed), step(model())) < TOLERANCE["bfloat16"]
+
+
+@pytest.mark.parametrize("rounding", [0, 64], ids=["one length", "many lengths"])
+@pytest.mark.parametrize("fused_s", [0.5, 1.0])
+def test_without_tiles_the_faster_attention_reads_windows_of_one_length(
+    monkeypatch: pytest.MonkeyPatch, fused_s: float, rounding: int
+) -> None:
+    numerics = here("bfloat16")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr("service.model.packed.best_seconds", lambda *_: [1.0, fused_s])
+    packed = model(replace(CONFIG, window_rounding_frames=rounding))
+    pack(packed, numerics)
+    decoder = cast("CrossAttention", packed.decoder.get_submodule("blocks.0.cross_attn"))
+    assert (decoder.attend is attend_fused) == (fused_s < 1 and not rounding)
 
 
 def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,20 +279,11 @@ def test_auto_is_the_fastest_that_the_cpu_can_where_windows_have_one_length(
 def test_auto_encodes_in_float32_where_a_cpu_without_tiles_multiplies_bfloat16_no_faster(
     monkeypatch: pytest.MonkeyPatch, float32_s: float, bfloat16_s: float, expected: Numerics
 ) -> None:
-    now = 0.0
-    took = {torch.float32: float32_s, torch.bfloat16: bfloat16_s}
-
-    def product(left: Tensor, right: Tensor) -> Tensor:
-        nonlocal now
-        now += took[left.dtype]
-        return right
-
     here("packed")
     for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
         monkeypatch.setattr(torch.cpu, instruction, lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(torch, "mm", product)
-    monkeypatch.setattr("time.perf_counter", lambda: now)
+    monkeypatch.setattr("service.model.numerics.best_seconds", lambda *_: [float32_s, bfloat16_s])
     multiplies_bfloat16_faster.cache_clear()
     try:
         assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
