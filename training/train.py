@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from service.checkpoints import load_checkpoint
+from service.model.numerics import multiplies_bfloat16_faster
 from training.data import Batch, BatchSource
 from training.follow import Follower
 from training.material import load_material
@@ -252,7 +253,10 @@ def main(
     peak_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     init: Annotated[Path | None, typer.Option(help="Begin with a released folder.")] = None,
     first_step: Annotated[int, typer.Option(help="Begin with the lessons of this step.")] = 0,
-    bfloat16: Annotated[bool, typer.Option(help="Compute in bfloat16 where that is safe.")] = False,
+    bfloat16: Annotated[
+        bool | None,
+        typer.Option(help="Compute in bfloat16 where that is safe.", show_default="where it pays"),
+    ] = None,
 ) -> None:
     """Train, or go on training."""
     torch.set_num_threads(1)
@@ -260,6 +264,8 @@ def main(
     if ranks > 1:
         dist.init_process_group("gloo", timeout=dt.timedelta(hours=1))
     folder.mkdir(parents=True, exist_ok=True)
+    if bfloat16 is None:
+        bfloat16 = multiplies_bfloat16_faster()
     options = Options(cache, folder, minutes, peak_rate, init, first_step, bfloat16)
     trainer = Trainer(options, rank, ranks)
     trainer.resume()

@@ -12,15 +12,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from service.model import WhisperConfig, WhisperModel
 from service.model.attention import CrossAttention, SelfAttention, attend
-from service.model.numerics import (
-    MIXED,
-    MIXED_DECODER,
-    PACKED,
-    PLAIN,
-    Numerics,
-    choose_numerics,
-    multiplies_bfloat16_faster,
-)
+from service.model.numerics import PACKED, PLAIN
 from service.model.packed import (
     Int8Head,
     PackedLinear,
@@ -30,8 +22,8 @@ from service.model.packed import (
     pack,
 )
 from service.model.probe import probe
+from tests.unit.model.cpus import here
 
-CPU = torch.device("cpu")
 CONFIG = WhisperConfig(
     n_mels=80, n_audio_ctx=320, d_model=64, n_audio_head=2, n_audio_layer=2, n_audio_ffn=128,
     n_vocab=331, n_text_ctx=96, n_text_head=2, n_text_layer=2, n_text_ffn=128,
@@ -39,14 +31,6 @@ CONFIG = WhisperConfig(
 )  # fmt: skip
 TOLERANCE = {"packed": 1e-5, "bfloat16": 0.02, "mixed": 0.03, "mixed-decoder": 0.03}
 """Root mean square error of logits, as a share of theirs."""
-
-
-def here(name: str) -> Numerics:
-    """The numerics of a name, or a skip where this CPU has not the instructions."""
-    try:
-        return choose_numerics(name, CPU, torch.float32)
-    except ValueError as error:
-        pytest.skip(str(error))
 
 
 def model(config: WhisperConfig = CONFIG) -> WhisperModel:
@@ -243,54 +227,6 @@ def test_without_tiles_the_faster_attention_reads_windows_of_one_length(
     assert (decoder.attend is attend_fused) == (fused_s < 1 and not rounding)
 
 
-def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_numerics("auto", torch.device("cuda"), torch.bfloat16) is PLAIN
-    assert choose_numerics("auto", CPU, torch.bfloat16) is PLAIN
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert choose_numerics("auto", CPU, torch.float32) is PLAIN
-
-
-@pytest.mark.parametrize("with_tiles", [True, False])
-def test_auto_is_float32_where_many_lengths_of_windows_would_fill_the_memory(
-    monkeypatch: pytest.MonkeyPatch, *, with_tiles: bool
-) -> None:
-    here("mixed")
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: with_tiles)
-    expected = MIXED if with_tiles else PACKED
-    assert choose_numerics("auto", CPU, torch.float32) is expected
-
-
-@pytest.mark.parametrize("lacking", [None, "_is_avx512_bf16_supported", "_is_vnni_supported"])
-def test_auto_is_the_fastest_that_the_cpu_can_where_windows_have_one_length(
-    monkeypatch: pytest.MonkeyPatch, lacking: str | None
-) -> None:
-    here("packed")
-    for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
-        monkeypatch.setattr(torch.cpu, instruction, lambda has=instruction != lacking: has)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    expected = MIXED if lacking is None else PACKED
-    assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
-
-
-@pytest.mark.parametrize(
-    ("float32_s", "bfloat16_s", "expected"),
-    [(2.0, 1.0, MIXED), (1.0, 1.0, MIXED_DECODER), (1.0, 2.0, MIXED_DECODER)],
-)
-def test_auto_encodes_in_float32_where_a_cpu_without_tiles_multiplies_bfloat16_no_faster(
-    monkeypatch: pytest.MonkeyPatch, float32_s: float, bfloat16_s: float, expected: Numerics
-) -> None:
-    here("packed")
-    for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
-        monkeypatch.setattr(torch.cpu, instruction, lambda: True)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr("service.model.numerics.best_seconds", lambda *_: [float32_s, bfloat16_s])
-    multiplies_bfloat16_faster.cache_clear()
-    try:
-        assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
-    finally:
-        multiplies_bfloat16_faster.cache_clear()
-
-
 def test_encoder_of_a_mixed_decoder_computes_what_packed_float32_does() -> None:
     """So do a window's keys and values, which are rounded once, where they are kept."""
     numerics = here("mixed-decoder")
@@ -303,23 +239,3 @@ def test_encoder_of_a_mixed_decoder_computes_what_packed_float32_does() -> None:
         assert torch.equal(found, expected)
         assert torch.equal(mixed.decoder.cross_kv(found), packed.decoder.cross_kv(expected))
     assert mixed.cross_dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    ("name", "missing"), [("bfloat16", "avx512_bf16"), ("mixed", "avx512_vnni")]
-)
-def test_numerics_that_this_cpu_lacks_say_what_is_missing(
-    name: str, missing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here("packed")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: name == "mixed")
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    with pytest.raises(ValueError, match=missing):
-        choose_numerics(name, CPU, torch.float32)
-
-
-def test_numerics_for_cpus_are_refused_for_another_dtype_or_device() -> None:
-    with pytest.raises(ValueError, match="not bfloat16"):
-        choose_numerics("mixed", CPU, torch.bfloat16)
-    with pytest.raises(ValueError, match="cuda"):
-        choose_numerics("packed", torch.device("cuda"), torch.float32)

@@ -1,0 +1,85 @@
+"""The default numerics are the fastest that a CPU has, and those it has not are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from service.model.numerics import (
+    MIXED,
+    MIXED_DECODER,
+    PACKED,
+    PLAIN,
+    Numerics,
+    choose_numerics,
+    multiplies_bfloat16_faster,
+)
+from tests.unit.model.cpus import CPU, here
+
+
+def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_numerics("auto", torch.device("cuda"), torch.bfloat16) is PLAIN
+    assert choose_numerics("auto", CPU, torch.bfloat16) is PLAIN
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert choose_numerics("auto", CPU, torch.float32) is PLAIN
+
+
+@pytest.mark.parametrize("with_tiles", [True, False])
+def test_auto_is_float32_where_many_lengths_of_windows_would_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch, *, with_tiles: bool
+) -> None:
+    here("mixed")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: with_tiles)
+    expected = MIXED if with_tiles else PACKED
+    assert choose_numerics("auto", CPU, torch.float32) is expected
+
+
+@pytest.mark.parametrize("lacking", [None, "_is_avx512_bf16_supported", "_is_vnni_supported"])
+def test_auto_is_the_fastest_that_the_cpu_can_where_windows_have_one_length(
+    monkeypatch: pytest.MonkeyPatch, lacking: str | None
+) -> None:
+    here("packed")
+    for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
+        monkeypatch.setattr(torch.cpu, instruction, lambda has=instruction != lacking: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    expected = MIXED if lacking is None else PACKED
+    assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
+
+
+@pytest.mark.parametrize(
+    ("float32_s", "bfloat16_s", "expected"),
+    [(2.0, 1.0, MIXED), (1.0, 1.0, MIXED_DECODER), (1.0, 2.0, MIXED_DECODER)],
+)
+def test_auto_encodes_in_float32_where_a_cpu_without_tiles_multiplies_bfloat16_no_faster(
+    monkeypatch: pytest.MonkeyPatch, float32_s: float, bfloat16_s: float, expected: Numerics
+) -> None:
+    here("packed")
+    for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
+        monkeypatch.setattr(torch.cpu, instruction, lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr("service.model.numerics.best_seconds", lambda *_: [float32_s, bfloat16_s])
+    multiplies_bfloat16_faster.cache_clear()
+    try:
+        assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
+    finally:
+        multiplies_bfloat16_faster.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("bfloat16", "avx512_bf16"), ("mixed", "avx512_vnni")]
+)
+def test_numerics_that_this_cpu_lacks_say_what_is_missing(
+    name: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here("packed")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: name == "mixed")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(ValueError, match=missing):
+        choose_numerics(name, CPU, torch.float32)
+
+
+def test_numerics_for_cpus_are_refused_for_another_dtype_or_device() -> None:
+    with pytest.raises(ValueError, match="not bfloat16"):
+        choose_numerics("mixed", CPU, torch.bfloat16)
+    with pytest.raises(ValueError, match="cuda"):
+        choose_numerics("packed", torch.device("cuda"), torch.float32)
