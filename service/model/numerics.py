@@ -32,10 +32,9 @@ class Numerics:
             read them in. Otherwise torch's own kernels run on the weights as they are.
         encoder: dtype of the encoder's linears and attention, and of the projection to a window's
             keys and values.
-        decoder: dtype of the decoder's other linears, of the token embedding, and of the keys and
-            values that are kept of a window; with tiles, of the decoder's own keys and values too,
-            which are float32 otherwise. Sums, residuals, normalisation and softmax are float32 in
-            all.
+        decoder: dtype of the decoder's other linears and of the token embedding; with tiles, of the
+            keys and values that are kept, its own and a window's, and without, of a window's where
+            all have one length. Sums, residuals, normalisation and softmax are float32 in all.
         head: dtype that the LM head multiplies in. In int8 there is one scale for each row of
             activations, so that rows do not change each other, and one for each token.
     """
@@ -64,9 +63,9 @@ def choose_numerics(
         name: `auto`, or one of `NUMERICS`.
         device: that the model runs on.
         dtype: of its weights; all but `plain` start from float32.
-        whole_windows: whether all its windows have one length. Without tiles, attention over a
-            window's keys in bfloat16 keeps a kernel for each length, so `auto` stays in float32
-            there if they have many.
+        whole_windows: whether all its windows have one length. Without tiles, the encoder's
+            attention in bfloat16 keeps kernels for each length, so `auto` encodes in float32 there
+            if they have many.
 
     Raises:
         ValueError: if this device, dtype or CPU has no such numerics; it says which is missing.
@@ -102,9 +101,10 @@ def multiplies_bfloat16_faster() -> bool:
 
 def _fastest(*, whole_windows: bool) -> Numerics:
     """Return the fastest packed numerics that this CPU has and that keep memory bounded."""
-    if _why_not(MIXED) is not None or not (whole_windows or has_tiles()):
+    if _why_not(MIXED) is not None:
         return PACKED
-    return MIXED if has_tiles() or multiplies_bfloat16_faster() else MIXED_DECODER
+    encodes_in_bfloat16 = has_tiles() or (whole_windows and multiplies_bfloat16_faster())
+    return MIXED if encodes_in_bfloat16 else MIXED_DECODER
 
 
 def _why_not_packed(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -210,29 +210,40 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
         decoder.packed_head = PackedLinear(head, None, numerics.head)
     decoder.head = None
     if numerics.decoder == torch.bfloat16:
-        decoder.row_multiple = 1
-        embedding = decoder.token_embedding.weight.to(numerics.decoder)
-        decoder.token_embedding.weight = nn.Parameter(embedding, requires_grad=False)
-        if has_tiles():
-            decoder.self_dtype = numerics.decoder
-            for block in decoder.blocks:
-                cast("SelfAttention", block.attn).attend_cached = attend_fused
-        if has_tiles() or _fused_pays(model.config):
-            for block in decoder.blocks:
-                cast("CrossAttention", block.cross_attn).attend = attend_fused
+        _decode_in_bfloat16(model)
     if numerics.encoder == torch.bfloat16 and not has_tiles():
         for block in model.encoder.blocks:
             cast("SelfAttention", block.attn).attend = attend_by_head
     model.numerics = numerics
 
 
-def _fused_pays(config: WhisperConfig) -> bool:
-    """Whether `attend_fused` may read windows without tiles, and is clearly faster: it is timed.
+def _decode_in_bfloat16(model: WhisperModel) -> None:
+    """Keep the token embedding in it, and keys and values as far as their attention is bounded.
 
-    It may where all windows have one length, so that none is read beside keys that are masked.
+    Without tiles, products of one query by keys in bfloat16 have a kernel of oneDNN for each number
+    of windows and length of keys, so a window's are float32 where they have many lengths.
     """
-    if config.window_rounding_frames:
-        return False
+    decoder = model.decoder
+    decoder.row_multiple = 1
+    embedding = decoder.token_embedding.weight.bfloat16()
+    decoder.token_embedding.weight = nn.Parameter(embedding, requires_grad=False)
+    whole_windows = not model.config.window_rounding_frames
+    if has_tiles() or whole_windows:
+        decoder.cross_dtype = torch.bfloat16
+    if has_tiles() or (whole_windows and _fused_pays(model.config)):
+        for block in decoder.blocks:
+            cast("CrossAttention", block.cross_attn).attend = attend_fused
+    if has_tiles():
+        decoder.self_dtype = torch.bfloat16
+        for block in decoder.blocks:
+            cast("SelfAttention", block.attn).attend_cached = attend_fused
+
+
+def _fused_pays(config: WhisperConfig) -> bool:
+    """Whether `attend_fused` reads a window clearly faster than `attend`: it is timed.
+
+    Without tiles it may only where all windows have one length: none is read beside masked keys.
+    """
     n_head, n_keys = config.n_text_head, config.n_audio_ctx
     query = torch.zeros(1, n_head, 1, config.d_model // n_head)
     key = torch.zeros(1, n_head, n_keys, query.shape[-1], dtype=torch.bfloat16)

@@ -125,6 +125,7 @@ class TextDecoder(nn.Module):
         self.register_parameter("head", None if head is None else nn.Parameter(head))
         self.packed_head: nn.Module | None = None
         self.self_dtype: torch.dtype | None = None
+        self.cross_dtype: torch.dtype | None = None
         self.row_multiple = ROW_MULTIPLE
 
     def _layers(self) -> list[DecoderBlock]:
@@ -202,7 +203,7 @@ class WhisperModel(nn.Module):
     @property
     def cross_dtype(self) -> torch.dtype:
         """The dtype that a window's keys and values are kept in."""
-        return self.numerics.decoder if self.numerics.is_packed else self.dtype
+        return self.decoder.cross_dtype or self.dtype
 
     def new_cache(self, windows: int, rows: int, *, spare_rows: int = 0) -> KVCache:
         """Return a cache for this model's keys and values; the arguments are `KVCache`'s."""

@@ -25,12 +25,12 @@ def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("with_tiles", [True, False])
-def test_auto_is_float32_where_many_lengths_of_windows_would_fill_the_memory(
+def test_auto_encodes_in_float32_where_many_lengths_of_windows_would_fill_the_memory(
     monkeypatch: pytest.MonkeyPatch, *, with_tiles: bool
 ) -> None:
     here("mixed")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: with_tiles)
-    expected = MIXED if with_tiles else PACKED
+    expected = MIXED if with_tiles else MIXED_DECODER
     assert choose_numerics("auto", CPU, torch.float32) is expected
 
 

@@ -208,7 +208,8 @@ def test_attention_in_bfloat16_is_the_one_for_this_kind_of_cpu(
     assert (decoder.attend is attend_fused) == with_tiles
     own = cast("SelfAttention", packed.decoder.get_submodule("blocks.0.attn"))
     assert (own.attend_cached is attend_fused) == with_tiles
-    assert packed.self_dtype == (torch.bfloat16 if with_tiles else torch.float32)
+    expected = torch.bfloat16 if with_tiles else torch.float32
+    assert packed.self_dtype == packed.cross_dtype == expected
     with torch.inference_mode():
         assert relative_error(step(packed), step(model())) < TOLERANCE["bfloat16"]
 
@@ -225,10 +226,11 @@ def test_without_tiles_the_faster_attention_reads_windows_of_one_length(
     pack(packed, numerics)
     decoder = cast("CrossAttention", packed.decoder.get_submodule("blocks.0.cross_attn"))
     assert (decoder.attend is attend_fused) == (fused_s < 1 and not rounding)
+    assert packed.cross_dtype == (torch.float32 if rounding else torch.bfloat16)
 
 
 def test_encoder_of_a_mixed_decoder_computes_what_packed_float32_does() -> None:
-    """So do a window's keys and values, which are rounded once, where they are kept."""
+    """So do a window's keys and values, which are rounded once, if they are: to be kept."""
     numerics = here("mixed-decoder")
     mixed, packed = model(), model()
     pack(mixed, numerics)
@@ -238,4 +240,3 @@ def test_encoder_of_a_mixed_decoder_computes_what_packed_float32_does() -> None:
         found, expected = mixed.encode(mel), packed.encode(mel)
         assert torch.equal(found, expected)
         assert torch.equal(mixed.decoder.cross_kv(found), packed.decoder.cross_kv(expected))
-    assert mixed.cross_dtype == torch.bfloat16
