@@ -174,9 +174,8 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
     torch.set_num_threads(settings.threads or available_cpus())
     checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
     checkpoint = with_audio_context(checkpoint, settings.audio_context_s)
-    whole_windows = not checkpoint.config.window_rounding_frames
     try:
-        numerics = choose_numerics(settings.numerics, device, dtype, whole_windows=whole_windows)
+        numerics = choose_numerics(settings.numerics, device, dtype)
     except ValueError as error:
         raise DeviceError(str(error)) from None
     runner = _runner(checkpoint, numerics, device, dtype, settings, metrics)

@@ -76,9 +76,9 @@ class Settings(BaseSettings):
         " `packed` the same in float32 on weights laid out for this CPU, `bfloat16` linears,"
         " attention and window memory in bfloat16, `mixed` the same with the LM head in 8-bit"
         " integers, `mixed-decoder` that with the encoder in float32; `auto` is `mixed` where the"
-        " CPU can and memory stays bounded (all windows have one length, or it has AMX), or"
-        " `mixed-decoder` where it multiplies bfloat16 no faster than float32, else `packed` on"
-        " x86-64; `plain` elsewhere, and where rows would not keep their bits beside others",
+        " CPU can, or `mixed-decoder` where it multiplies bfloat16 no faster than float32, else"
+        " `packed` on x86-64; `plain` elsewhere, and where rows would not keep their bits beside"
+        " others",
     )
     audio_context_s: float = Field(
         default=30,

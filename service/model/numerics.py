@@ -54,27 +54,20 @@ MIXED_DECODER = Numerics("mixed-decoder", decoder=_BF16, head=torch.int8)
 NUMERICS = {numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MIXED, MIXED_DECODER)}
 
 
-def choose_numerics(
-    name: str, device: torch.device, dtype: torch.dtype, *, whole_windows: bool = False
-) -> Numerics:
-    """Return the numerics of a name; `auto` is the fastest whose memory stays bounded.
+def choose_numerics(name: str, device: torch.device, dtype: torch.dtype) -> Numerics:
+    """Return the numerics of a name; `auto` is the fastest that there is.
 
     Args:
         name: `auto`, or one of `NUMERICS`.
         device: that the model runs on.
         dtype: of its weights; all but `plain` start from float32.
-        whole_windows: whether all its windows have one length. Without tiles, the encoder's
-            attention in bfloat16 keeps kernels for each length, so `auto` encodes in float32 there
-            if they have many.
 
     Raises:
         ValueError: if this device, dtype or CPU has no such numerics; it says which is missing.
     """
     reason = _why_not_packed(device, dtype)
     if name == "auto":
-        if reason is not None:
-            return PLAIN
-        return _fastest(whole_windows=whole_windows)
+        return PLAIN if reason is not None else _fastest_packed()
     numerics = NUMERICS[name]
     missing = (reason or _why_not(numerics)) if numerics.is_packed else None
     if missing is not None:
@@ -99,12 +92,10 @@ def multiplies_bfloat16_faster() -> bool:
     return float32_s > CLEARLY * bfloat16_s
 
 
-def _fastest(*, whole_windows: bool) -> Numerics:
-    """Return the fastest packed numerics that this CPU has and that keep memory bounded."""
+def _fastest_packed() -> Numerics:
     if _why_not(MIXED) is not None:
         return PACKED
-    encodes_in_bfloat16 = has_tiles() or (whole_windows and multiplies_bfloat16_faster())
-    return MIXED if encodes_in_bfloat16 else MIXED_DECODER
+    return MIXED if has_tiles() or multiplies_bfloat16_faster() else MIXED_DECODER
 
 
 def _why_not_packed(device: torch.device, dtype: torch.dtype) -> str | None:

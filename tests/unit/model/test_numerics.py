@@ -24,18 +24,8 @@ def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyP
     assert choose_numerics("auto", CPU, torch.float32) is PLAIN
 
 
-@pytest.mark.parametrize("with_tiles", [True, False])
-def test_auto_encodes_in_float32_where_many_lengths_of_windows_would_fill_the_memory(
-    monkeypatch: pytest.MonkeyPatch, *, with_tiles: bool
-) -> None:
-    here("mixed")
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: with_tiles)
-    expected = MIXED if with_tiles else MIXED_DECODER
-    assert choose_numerics("auto", CPU, torch.float32) is expected
-
-
 @pytest.mark.parametrize("lacking", [None, "_is_avx512_bf16_supported", "_is_vnni_supported"])
-def test_auto_is_the_fastest_that_the_cpu_can_where_windows_have_one_length(
+def test_auto_is_the_fastest_that_the_cpu_can(
     monkeypatch: pytest.MonkeyPatch, lacking: str | None
 ) -> None:
     here("packed")
@@ -43,7 +33,7 @@ def test_auto_is_the_fastest_that_the_cpu_can_where_windows_have_one_length(
         monkeypatch.setattr(torch.cpu, instruction, lambda has=instruction != lacking: has)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     expected = MIXED if lacking is None else PACKED
-    assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
+    assert choose_numerics("auto", CPU, torch.float32) is expected
 
 
 @pytest.mark.parametrize(
@@ -60,7 +50,7 @@ def test_auto_encodes_in_float32_where_a_cpu_without_tiles_multiplies_bfloat16_n
     monkeypatch.setattr("service.model.numerics.best_seconds", lambda *_: [float32_s, bfloat16_s])
     multiplies_bfloat16_faster.cache_clear()
     try:
-        assert choose_numerics("auto", CPU, torch.float32, whole_windows=True) is expected
+        assert choose_numerics("auto", CPU, torch.float32) is expected
     finally:
         multiplies_bfloat16_faster.cache_clear()
 
