@@ -22,14 +22,14 @@ from training.targets import Spoken
 
 SOURCES = (
     # source, share of short and of longer utterances, slowest and fastest
-    ("fsdd", 0.24, 0.14, (0.75, 1.33)),
-    ("cuts", 0.24, 0.20, (0.78, 1.25)),
-    ("mosaic", 0.16, 0.24, (0.78, 1.25)),
-    ("tts", 0.10, 0.06, (0.8, 1.25)),
-    ("voices", 0.34, 0.20, (0.75, 1.3)),
-    ("strings", 0.0, 0.14, (0.75, 1.3)),
+    ("fsdd", 0.14, 0.08, (0.75, 1.33)),
+    ("cuts", 0.22, 0.20, (0.78, 1.25)),
+    ("mosaic", 0.06, 0.16, (0.78, 1.25)),
+    ("tts", 0.06, 0.05, (0.8, 1.25)),
+    ("voices", 0.16, 0.12, (0.75, 1.3)),
+    ("strings", 0.0, 0.22, (0.75, 1.3)),
     ("tts strings", 0.0, 0.12, (0.8, 1.25)),
-    ("strangers", 1.2, 0.5, (0.75, 1.3)),
+    ("strangers", 0.36, 0.20, (0.75, 1.3)),
 )
 """What is not there leaves its share to the others."""
 SHORT = SAMPLE_RATE
@@ -43,10 +43,10 @@ People who read haltingly sound like somebody who reads digits, if only digits c
 """
 CLIPPED, CLIPPED_FRAMES, CLIPPABLE_FRAMES = 0.25, 4, 24
 """How often a recording begins or ends within its word, by how much at most, and how long it is."""
-TRIMMED, TRIM_DB, SHORTEST_FRAMES = 0.5, (10.0, 32.0), 8
+TRIMMED, TRIM_DB, SHORTEST_FRAMES = 0.4, (10.0, 32.0), 8
 """How often a word is trimmed at a level as whoever cuts up recordings does it, how far under its
 loudest part, and how much is left at least."""
-NARROW = 0.4
+NARROW = 0.35
 """How often everything is limited to about 4 kHz, as telephones and old recorders do."""
 REPEATED = 0.2
 """How often a speaker says a word once more, which is easily taken for one."""
