@@ -81,7 +81,7 @@ class Zygote:
         os.close(its_stdin)
         os.close(its_stdout)
         reader = asyncio.StreamReader()
-        await loop.connect_read_pipe(
+        heard, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(our_stdout, "rb")
         )
         transport, protocol = await loop.connect_write_pipe(
@@ -89,14 +89,23 @@ class Zygote:
             os.fdopen(our_stdin, "wb"),
         )
         writer = asyncio.StreamWriter(transport, protocol, None, loop)
-        pid = await asyncio.shield(asked)
+        try:
+            pid = await asyncio.shield(asked)
+        except BaseException:  # nobody waits for it: it ends where its input does
+            transport.abort()
+            heard.close()
+            raise
         process: Any = Forked(pid, writer, reader)
         self._living[pid] = process
         if pid in self._codes:  # it has ended before we came to look
             self._note_end(pid, self._codes.pop(pid))
         child = ForkedChild(process)
         child.zygote = self
-        assert await child._receive() == (b"R", b"")
+        try:
+            assert await child._receive() == (b"R", b"")
+        except BaseException:
+            await child.reap()
+            raise
         return child
 
     def _hear(self) -> None:
