@@ -28,10 +28,10 @@ from rich.table import Table
 
 from benchmarks.gpu_engine import WINDOW_S, Bench, random_model
 from benchmarks.gpu_peer import IS_THERE, peer_windows_a_second
-from benchmarks.machine import best_s
 from benchmarks.random_model import LARGE_V3, MICRO, TINY, TURBO
 from service.loading import DTYPES, choose_device, choose_dtype, keep_sums_whole
 from service.model import WhisperConfig
+from service.model.timing import best_seconds
 
 SIZES = {"micro": MICRO, "tiny": TINY, "turbo": TURBO, "large-v3": LARGE_V3}
 TARGETS = {"tiny": 5000, "turbo": 1500, "large-v3": 600}
@@ -97,7 +97,7 @@ def read_speed(device: torch.device) -> float:
     def read() -> None:
         floats.sum().item()
 
-    return floats.nbytes / best_s(read)
+    return floats.nbytes / best_seconds(read)[0]
 
 
 def differing(first: Mapping[int, object], second: Mapping[int, object]) -> str:

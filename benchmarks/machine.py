@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,12 +9,12 @@ import torch
 from torch import nn
 
 from service.model.packed import Int8Head, PackedLinear
+from service.model.timing import best_seconds
 
 READ_BYTES = 1 << 29
 """Far more than any cache."""
 SHAPES = ((1500, 384, 1536), (1500, 1536, 384), (1500, 2048, 2048), (3000, 1024, 4096))
 """Rows, inputs, outputs; the best of them counts."""
-REPEATS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +30,10 @@ class Machine:
     flops: dict[torch.dtype, float]
 
 
-def best_s(call: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Return the shortest time of several calls, after one that does not count."""
-    call()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
 def measure(dtypes: tuple[torch.dtype, ...]) -> Machine:
     """Measure memory, and products in these dtypes, with torch's threads as they are set."""
     floats = torch.ones(READ_BYTES // 4)
-    read = READ_BYTES / best_s(floats.sum)
+    read = READ_BYTES / best_seconds(floats.sum)[0]
     return Machine(read, {dtype: _flops(dtype) for dtype in dtypes})
 
 
@@ -60,5 +47,5 @@ def _flops(dtype: torch.dtype) -> float:
             product = Int8Head(weight)
         else:
             product, x = PackedLinear(weight, None, dtype), x.to(dtype)
-        best = max(best, 2 * n_rows * n_in * n_out / best_s(partial(product, x)))
+        best = max(best, 2 * n_rows * n_in * n_out / best_seconds(partial(product, x))[0])
     return best

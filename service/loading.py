@@ -231,7 +231,7 @@ def with_audio_context(checkpoint: Checkpoint, shortest_s: float) -> Checkpoint:
     shortest_frames = round(shortest_s * SAMPLE_RATE / HOP_LENGTH)
     if shortest_frames >= config.max_frames:
         return checkpoint
-    if config.window_rounding_frames:
+    if not config.has_whole_windows:
         logger.warning(
             "audio_context_s=%g changes nothing: %s takes windows of any length",
             shortest_s, checkpoint.name,

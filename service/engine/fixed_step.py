@@ -68,7 +68,7 @@ class FixedStep:
         self._cache = cache
         self._sampler = sampler
         self._last = last
-        self.reads_whole_windows = not model.config.window_rounding_frames
+        self.reads_whole_windows = model.config.has_whole_windows
         most = min(cache.rows, cache.windows)
         self._rows = doubled(1, most)
         self._keys = doubled(_LEAST_KEYS, cache.n_text_ctx)

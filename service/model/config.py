@@ -64,13 +64,18 @@ class WhisperConfig:
         """Mel frames of the longest window (3000: 30 s)."""
         return self.n_audio_ctx * FRAMES_PER_POSITION
 
+    @property
+    def has_whole_windows(self) -> bool:
+        """Whether all windows have one length, as those of all released Whispers have."""
+        return not self.window_rounding_frames
+
     def window_frames(self, content_frames: int) -> int:
         """Return how many mel frames a window with this much content is encoded as.
 
         It depends on the window alone, never on its neighbours: that is what keeps a transcript
         independent of the batch.
         """
-        if not self.window_rounding_frames:
+        if self.has_whole_windows:
             return self.max_frames
         step = self.window_rounding_frames
         rounded = -(-max(content_frames, self.shortest_window_frames, 1) // step) * step

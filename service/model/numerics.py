@@ -12,14 +12,12 @@ from functools import cache, partial
 
 import torch
 
-from service.model.race import best_seconds
+from service.model.timing import is_clearly_faster
 
 _BF16 = torch.bfloat16
 _MACHINES = ("x86_64", "AMD64")
 _SIDE = 512
 """Of the matrices whose product is timed."""
-CLEARLY = 1.25
-"""How much faster something has to be timed to be taken for faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +85,8 @@ def multiplies_bfloat16_faster() -> bool:
     The flag of the instructions does not say it. A decode step reads weights and gains by their
     half whatever products cost, so only the encoder is asked about.
     """
-    factors = [torch.ones(_SIDE, _SIDE, dtype=dtype) for dtype in (torch.float32, _BF16)]
-    float32_s, bfloat16_s = best_seconds(*(partial(torch.mm, x, x) for x in factors))
-    return float32_s > CLEARLY * bfloat16_s
+    factors = (torch.ones(_SIDE, _SIDE, dtype=dtype) for dtype in (_BF16, torch.float32))
+    return is_clearly_faster(*(partial(torch.mm, x, x) for x in factors))
 
 
 def _fastest_packed() -> Numerics:

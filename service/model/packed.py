@@ -26,8 +26,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from service.model.attention import CrossAttention, SelfAttention, attend
 from service.model.config import WhisperConfig
-from service.model.numerics import CLEARLY, Numerics, has_tiles
-from service.model.race import best_seconds
+from service.model.numerics import Numerics, has_tiles
+from service.model.timing import is_clearly_faster
 from service.model.whisper import WhisperModel
 
 _LEVELS = 127
@@ -218,16 +218,17 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
 
 
 def _decode_in_bfloat16(model: WhisperModel) -> None:
-    """Keep the token embedding in it, and keys and values as far as their attention is bounded.
+    """Keep the token embedding in it, and keys and values where that is bounded and invariant.
 
     Without tiles, products of one query by keys in bfloat16 have a kernel of oneDNN for each number
-    of windows and length of keys, so a window's are float32 where they have many lengths.
+    of windows and length of keys, and `attend_fused` gives other bits beside masked keys. So a
+    window's are float32 there if windows have many lengths.
     """
     decoder = model.decoder
     decoder.row_multiple = 1
     embedding = decoder.token_embedding.weight.bfloat16()
     decoder.token_embedding.weight = nn.Parameter(embedding, requires_grad=False)
-    whole_windows = not model.config.window_rounding_frames
+    whole_windows = model.config.has_whole_windows
     if has_tiles() or whole_windows:
         decoder.cross_dtype = torch.bfloat16
     if has_tiles() or (whole_windows and _fused_pays(model.config)):
@@ -240,27 +241,22 @@ def _decode_in_bfloat16(model: WhisperModel) -> None:
 
 
 def _fused_pays(config: WhisperConfig) -> bool:
-    """Whether `attend_fused` reads a window clearly faster than `attend`: it is timed.
-
-    Without tiles it may only where all windows have one length: none is read beside masked keys.
-    """
+    """Whether `attend_fused` reads a window clearly faster than `attend`: it is timed."""
     n_head, n_keys = config.n_text_head, config.n_audio_ctx
     query = torch.zeros(1, n_head, 1, config.d_model // n_head)
     key = torch.zeros(1, n_head, n_keys, query.shape[-1], dtype=torch.bfloat16)
-    ways = (partial(way, query, key, key, None) for way in (attend, attend_fused))
-    by_products_s, fused_s = best_seconds(*ways)
-    return by_products_s > CLEARLY * fused_s
+    ways = (partial(way, query, key, key, None) for way in (attend_fused, attend))
+    return is_clearly_faster(*ways)
 
 
 def reads_windows(name: str) -> bool:
-    """Whether a module of `WhisperModel` with this name reads what the encoder computes in."""
+    """Whether a linear of `WhisperModel` with this name multiplies all positions of a window."""
     return name.startswith("encoder.") or name.endswith(".key_value")
 
 
 def _pack_linears(model: WhisperModel, numerics: Numerics, kept: int) -> None:
-    linears = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    while linears:
-        name, linear = linears.pop()
+    names = [name for name, child in model.named_modules() if isinstance(child, nn.Linear)]
+    for name in names:
+        linear = cast("nn.Linear", model.get_submodule(name))
         dtype = numerics.encoder if reads_windows(name) else numerics.decoder
-        packed = PackedLinear(linear.weight, linear.bias, dtype, kept)
-        model.set_submodule(name, packed)
+        model.set_submodule(name, PackedLinear(linear.weight, linear.bias, dtype, kept))

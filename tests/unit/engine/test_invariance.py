@@ -49,7 +49,7 @@ def test_window_has_the_same_bits_alone_and_among_others(
     config: object,
 ) -> None:
     """With and without the attention that a CPU may have for windows of one length."""
-    monkeypatch.setattr("service.model.packed.best_seconds", lambda *_: [1.0, fused_s])
+    monkeypatch.setattr("service.model.timing.best_seconds", lambda *_: [fused_s, 1.0])
     assert config is PADDED or config is UNPADDED
     model = lively_model(PADDED if config is PADDED else UNPADDED, dtype)
     try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from service.model.race import best_seconds
+import pytest
+
+from service.model.timing import best_seconds, is_clearly_faster
 
 
 def test_each_call_has_its_own_shortest_time_and_they_take_turns() -> None:
@@ -20,3 +22,19 @@ def test_each_call_has_its_own_shortest_time_and_they_take_turns() -> None:
     assert turns == ["slow", "fast"] * 7
     assert fast_s < slow_s
     assert slow_s >= 0.02
+
+
+@pytest.mark.parametrize(
+    ("call_s", "faster"), [(1.0, True), (1.5, True), (1.9, False), (2.0, False)]
+)
+def test_clearly_faster_is_faster_by_a_quarter(
+    monkeypatch: pytest.MonkeyPatch, call_s: float, *, faster: bool
+) -> None:
+    now = 0.0
+
+    def call(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    assert is_clearly_faster(partial(call, call_s), partial(call, 2.0)) == faster
