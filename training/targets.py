@@ -30,7 +30,7 @@ from training.vocabulary import (
 IGNORE = -1
 SEGMENT_PAUSE_S = 0.8
 """A longer pause ends a segment."""
-FIRST_TOKENS_WEIGHT, NO_SPEECH_WEIGHT = 4.0, 1.8
+FIRST_TOKENS_WEIGHT, NO_SPEECH_WEIGHT = 4.0, 2.2
 """Of the first two tokens where there are digits, and where there are none."""
 DIGIT_SMOOTHING, TIMESTAMP_SMOOTHING = 0.08, 0.4
 
