@@ -6,6 +6,7 @@ import time
 from functools import partial
 
 import pytest
+import torch
 
 from service.model.timing import best_seconds, is_clearly_faster
 
@@ -38,3 +39,15 @@ def test_clearly_faster_is_faster_by_a_quarter(
 
     monkeypatch.setattr("time.perf_counter", lambda: now)
     assert is_clearly_faster(partial(call, call_s), partial(call, 2.0)) == faster
+
+
+def test_ways_are_compared_on_one_thread_and_the_others_come_back() -> None:
+    n_threads: list[int] = []
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        is_clearly_faster(lambda: n_threads.append(torch.get_num_threads()), lambda: None)
+        assert set(n_threads) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
