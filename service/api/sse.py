@@ -27,6 +27,9 @@ KEEPALIVE = b": keep-alive\n\n"
 _LINE_BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 """JSON leaves these as they are, and some clients end a line at them."""
 
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+"""`json.dumps` with these arguments makes an encoder for each event."""
+
 
 class WireEvent(Protocol):
     """An event that can be sent."""
@@ -46,8 +49,7 @@ def encode(name: str, data: dict[str, Any]) -> bytes:
 
 def encode_unnamed(name: str, data: dict[str, Any]) -> bytes:
     """Return one event without its name: OpenAI's client of 2025 misreads those that have one."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return f"data: {text.translate(_LINE_BREAKS)}\n\n".encode()
+    return f"data: {_to_json(data).translate(_LINE_BREAKS)}\n\n".encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 The rules and their order are those of openai/whisper `decoding.py`: `SuppressBlank`,
 `SuppressTokens`, `ApplyTimestampRules`. There they loop over rows in Python; here what a row has
 sampled so far is summed up in four values that live on the device, so a step is a handful of tensor
-operations whatever the number of rows. Every operation works on one row at a time, so a row's bits
-do not depend on its neighbours.
+operations whatever the number of rows, and fewer where none decodes with timestamps. Every
+operation works on one row at a time, so a row's bits do not depend on its neighbours.
 
 Knows nothing about sampling, sequences or requests.
 """
@@ -52,6 +52,7 @@ class RuleState:
         self._ids = torch.arange(n_vocab, device=device)
         self._biases: dict[tuple[tuple[int, ...], bool], Tensor] = {}
         self._bias = torch.zeros(rows, n_vocab, device=device)
+        self._ruled = [False] * rows
         self._timestamps = torch.zeros(rows, 1, dtype=torch.bool, device=device)
         self._last = torch.ones(rows, 1, dtype=torch.bool, device=device)
         self._penultimate = torch.ones(rows, 1, dtype=torch.bool, device=device)
@@ -67,6 +68,7 @@ class RuleState:
             ValueError: if a suppressed token is outside the vocabulary.
         """
         self._bias[row] = self._suppress(params.suppress_tokens, params.timestamps)
+        self._ruled[row] = params.timestamps
         self._timestamps[row] = params.timestamps
         self._last[row] = True
         self._penultimate[row] = True
@@ -77,6 +79,7 @@ class RuleState:
         sources, targets = slice(source, source + n_rows), slice(target, target + n_rows)
         for state in (self._bias, self._timestamps, self._last, self._penultimate, self._latest):
             state[targets] = state[sources].clone()
+        self._ruled[targets] = self._ruled[sources]
 
     def reorder(self, first: int, sources: Tensor) -> None:
         """Let rows `first ...` go on from others of them: sources i64[b], counted from `first`.
@@ -110,6 +113,8 @@ class RuleState:
         rows = slice(first, first + logits.shape[0])
         looks = looks and self.looks
         filtered = self.suppress(logits, rows)
+        if looks and not any(self._ruled[rows]):
+            return filtered
         self.keep_order(filtered, rows, looks=looks)
         self.weigh(filtered, rows, looks=looks)
         return filtered
@@ -147,6 +152,8 @@ class RuleState:
         """Note what rows `first ...` have sampled, i64[b]; or these rows, which may be others."""
         if rows is None:
             rows = slice(first, first + tokens.shape[0])
+        if self.looks and isinstance(rows, slice) and not any(self._ruled[rows]):
+            return
         tokens = tokens[:, None]
         is_timestamp = tokens >= self.special.timestamp_begin
         self._penultimate[rows] = self._last[rows]
