@@ -6,6 +6,9 @@
 FROM python:3.12-slim-bookworm AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+# For what is compiled (docs/adr/0021); the image that is served has no compiler.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /venv
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./

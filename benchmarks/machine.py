@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from service.model.packed import Int8Head, PackedLinear
+from service.model.int8 import Int8Linear
+from service.model.packed import PackedLinear
 from service.model.timing import best_seconds
 
 READ_BYTES = 1 << 29
@@ -44,7 +45,7 @@ def _flops(dtype: torch.dtype) -> float:
         x = torch.randn(n_rows, n_in)
         product: nn.Module
         if dtype == torch.int8:
-            product = Int8Head(weight)
+            product = Int8Linear(weight)
         else:
             product, x = PackedLinear(weight, None, dtype), x.to(dtype)
         best = max(best, 2 * n_rows * n_in * n_out / best_seconds(partial(product, x))[0])

@@ -33,6 +33,7 @@ from service.model.packed import pack
 
 PAGE = Path(__file__).with_name("profile.md")
 BATCHES = (1, 8, 16)
+CPU = torch.device("cpu")
 HEAD = """# Where the time goes
 
 Written by `python -m benchmarks.profiling`. Own time of each part in milliseconds: a decode step is
@@ -66,6 +67,8 @@ def watch_all(stopwatch: Stopwatch, core: EngineCore, runner: ModelRunner) -> No
     watch("encoder: the rest (residuals, positions)", model, "encode")
     watch("decoder: the rest (residuals, key writes, shapes)", model.decoder, "decode")
     watch("LM head", model.decoder, "logits")
+    if model.decoder.compiled is not None:
+        watch("decoder: blocks, compiled", model.decoder.compiled, "_run")
     watch("projection of cross keys and values", model.decoder, "cross_kv")
     for convolution in (model.encoder.conv1, model.encoder.conv2):
         watch("encoder: convolutions", convolution, "forward")
@@ -91,7 +94,7 @@ def build(config: WhisperConfig, numerics: str, windows: int) -> tuple[EngineCor
     """Return a core over a random model."""
     torch.manual_seed(0)
     model = WhisperModel(config).requires_grad_(False).eval()
-    pack(model, choose_numerics(numerics, torch.device("cpu"), torch.float32))
+    pack(model, choose_numerics(numerics, CPU, torch.float32))
     text = config.n_vocab - len(SPECIALS) - 1501
     special = SpecialTokens(
         eot=text, sot=text + 1, no_speech=text + 7, no_timestamps=text + 8,
@@ -163,7 +166,7 @@ def _cell(part: float | None, whole: float) -> str:
 
 def main(
     size: Annotated[Literal["tiny", "base"], typer.Option(help="Of the random model.")] = "tiny",
-    numerics: Annotated[list[str], typer.Option(help="One or more.")] = ["plain", "mixed"],  # noqa: B006
+    numerics: Annotated[list[str], typer.Option(help="One or more.")] = ["plain", "auto"],  # noqa: B006
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = available_cpus(),
     tokens: Annotated[int, typer.Option(min=3, help="That each window says.")] = 100,
     to: Annotated[Path, typer.Option(help="The page.")] = PAGE,
@@ -177,7 +180,7 @@ def main(
         f"whisper-{size}'s shape, random weights, torch {torch.__version__}, {threads} threads, "
         f"{platform.machine()}, {tokens} tokens a window.\n",
     ]
-    for name in numerics:
+    for name in (choose_numerics(name, CPU, torch.float32).name for name in numerics):
         windows: dict[str, Profile] = {}
         steps: dict[str, Profile] = {}
         with torch.inference_mode():

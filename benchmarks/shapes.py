@@ -46,9 +46,9 @@ LINEARS = {
     "blocks.0.attn.qkv": "d_model",
     "blocks.0.attn.out": "d_model",
     "blocks.0.mlp.0": "d_model",
-    "blocks.0.mlp.2": "n_text_ffn",
+    "blocks.0.mlp.2": "n_audio_ffn",
 }
-"""The shapes of a decoder layer's linears, and how wide their input is."""
+"""The shapes of an encoder layer's linears, and how wide their input is."""
 Row = dict[str, float]
 
 
@@ -100,7 +100,7 @@ def watch(source: str, numerics: str, threads: int) -> Row:
         for n_rows in range(1, NUMBERS + 1):
             for name, width in LINEARS.items():
                 n_in = getattr(model.config, width)
-                model.decoder.get_submodule(name)(torch.zeros(n_rows, n_in))
+                model.encoder.get_submodule(name)(torch.zeros(n_rows, n_in))
     found[f"{NUMBERS} numbers"] = resident_mb()
     return found
 

@@ -175,7 +175,7 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
     checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
     checkpoint = with_audio_context(checkpoint, settings.audio_context_s)
     try:
-        numerics = choose_numerics(settings.numerics, device, dtype)
+        numerics = choose_numerics(settings.numerics, device, dtype, checkpoint.config)
     except ValueError as error:
         raise DeviceError(str(error)) from None
     runner = _runner(checkpoint, numerics, device, dtype, settings, metrics)

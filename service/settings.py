@@ -25,6 +25,10 @@ Count = Annotated[int, Field(ge=1)]
 CountOrAuto = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+NumericsName = Literal[
+    "auto", "plain", "packed", "bfloat16", "mixed", "mixed-decoder", "int8"
+]  # fmt: skip
+
 
 class Settings(BaseSettings):
     """One frozen object; each field is the variable `EARSHOT_<FIELD>`.
@@ -70,15 +74,15 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="`auto` is float32 on a CPU and bfloat16 on CUDA"
     )
-    numerics: Literal["auto", "plain", "packed", "bfloat16", "mixed", "mixed-decoder"] = Field(
+    numerics: NumericsName = Field(
         default="auto",
         description="arithmetic on a CPU, for weights in float32: `plain` is torch's own kernels,"
         " `packed` the same in float32 on weights laid out for this CPU, `bfloat16` linears,"
         " attention and window memory in bfloat16, `mixed` the same with the LM head in 8-bit"
-        " integers, `mixed-decoder` that with the encoder in float32; `auto` is `mixed` where the"
-        " CPU can, or `mixed-decoder` where it multiplies bfloat16 no faster than float32, else"
-        " `packed` on x86-64; `plain` elsewhere, and where rows would not keep their bits beside"
-        " others",
+        " integers, `mixed-decoder` that with the encoder in float32, `int8` that with the"
+        " encoder's linears in 8-bit integers; `auto` is `mixed` where the CPU has AMX or"
+        " multiplies bfloat16 faster than float32, else `int8` where it can, else `packed` on"
+        " x86-64; `plain` elsewhere, and where rows would not keep their bits beside others",
     )
     audio_context_s: float = Field(
         default=30,

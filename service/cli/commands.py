@@ -39,7 +39,7 @@ Dtype = Annotated[
 Numerics = Annotated[
     str | None,
     typer.Option(
-        help="auto, plain, packed, bfloat16, mixed, mixed-decoder. EARSHOT_NUMERICS",
+        help="auto, plain, packed, bfloat16, mixed, mixed-decoder, int8. EARSHOT_NUMERICS",
         show_default=False,
     ),
 ]

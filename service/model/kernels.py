@@ -15,6 +15,7 @@ import torch
 
 from service.model.attention import SelfAttention
 from service.model.config import FRAMES_PER_POSITION
+from service.model.int8 import Int8Linear
 from service.model.packed import PackedLinear, reads_windows
 from service.model.whisper import WhisperModel
 
@@ -49,16 +50,16 @@ def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int)
     of_texts = range(multiple, most + multiple, multiple)
     made: set[tuple[tuple[int, ...], bool]] = set()
     for name, linear in model.named_modules():
-        if not isinstance(linear, PackedLinear) or linear is decoder.packed_head:
+        if not isinstance(linear, PackedLinear | Int8Linear) or linear is decoder.packed_head:
             continue
         if (kind := (linear.shape, reads_windows(name))) not in made:
             made.add(kind)
             _run(linear, of_windows if reads_windows(name) else of_texts)
-    if isinstance(decoder.packed_head, PackedLinear):
+    if isinstance(decoder.packed_head, PackedLinear | Int8Linear):
         _run(decoder.packed_head, range(multiple, n_rows + multiple, multiple))
 
 
-def _run(linear: PackedLinear, numbers: Iterable[int]) -> None:
+def _run(linear: PackedLinear | Int8Linear, numbers: Iterable[int]) -> None:
     """Multiply with each number of rows that any of these is computed in."""
     for n_rows in sorted({size for n in numbers for size in linear.blocks(n)}):
         linear(torch.zeros(n_rows, linear.shape[1]))

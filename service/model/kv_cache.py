@@ -19,33 +19,13 @@ import torch
 from torch import Tensor
 
 from service.model.config import WhisperConfig
+from service.model.places import Place, RowGroup
 
 if TYPE_CHECKING:
     from service.model.watched import WatchedHeads
 
 KEY_MULTIPLE = 32
 """Key lengths are padded to a multiple of this: shorter ones change the order of summation."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """Windows in neighbouring slots, each with `width` hypotheses in neighbouring rows.
-
-    Attributes:
-        row: the first row; there are `n_windows * width`.
-        slot: the first slot; there are `n_windows`.
-        n_windows, width: how many.
-    """
-
-    row: int
-    slot: int
-    n_windows: int
-    width: int = 1
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of all its windows."""
-        return self.n_windows * self.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +138,10 @@ class KVCache:
         Raises:
             ValueError: if a row, a slot or a position is outside the pools.
         """
-        n_rows, last = group.n_rows, max(positions) + n_query
-        rows = slice(group.row, group.row + n_rows)
+        self._check(group, positions, n_query)
+        last = max(positions) + n_query
+        rows = slice(group.row, group.row + group.n_rows)
         slots = slice(group.slot, group.slot + group.n_windows)
-        inside = rows.stop <= self.rows and slots.stop <= self.windows
-        if not inside or last > self.n_text_ctx or len(positions) != n_rows:
-            raise ValueError(
-                f"{group} with {len(positions)} positions to {last}: there are {self.rows} rows, "
-                f"{self.windows} windows, {self.n_text_ctx} positions"
-            )
         n_key = min(-(-last // KEY_MULTIPLE) * KEY_MULTIPLE, self.n_text_ctx)
         start = to_device(positions, self.device)[:, None]  # [b 1]
         write_index = start + torch.arange(n_query, device=self.device)  # [b q]
@@ -180,6 +155,22 @@ class KVCache:
             row_index=torch.arange(rows.start, rows.stop, device=self.device)[:, None],
             write_index=write_index,
         )
+
+    def places(self, group: RowGroup, positions: list[int], n_query: int = 1) -> list[Place]:
+        """Return where the next `n_query` tokens of each row of a group stand, row after row.
+
+        Raises:
+            ValueError: as `view` does.
+        """
+        self._check(group, positions, n_query)
+        found = []
+        for n, first in enumerate(positions):
+            slot = group.slot + n // group.width
+            length = self._cross_lengths[slot]
+            found += [
+                Place(group.row + n, at, slot, length) for at in range(first, first + n_query)
+            ]
+        return found
 
     def fixed_view(
         self, rows: Tensor, positions: Tensor, lengths: Tensor | None, n_key: int, n_cross: int
@@ -227,6 +218,23 @@ class KVCache:
     def cross_length(self, slot: int) -> int:
         """Return the encoder positions that a slot holds."""
         return self._cross_lengths[slot]
+
+    def window(self, slot: int) -> Tensor:
+        """Return the keys and values of one window: [l 2 1 h c d]."""
+        return self.cross[:, :, slot : slot + 1, :, : self._cross_lengths[slot]]
+
+    def _check(self, group: RowGroup, positions: list[int], n_query: int) -> None:
+        last = max(positions) + n_query
+        inside = (
+            group.row + group.n_rows <= self.rows
+            and group.slot + group.n_windows <= self.windows
+            and last <= self.n_text_ctx
+        )
+        if not inside or len(positions) != group.n_rows:
+            raise ValueError(
+                f"{group} with {len(positions)} positions to {last}: there are {self.rows} rows, "
+                f"{self.windows} windows, {self.n_text_ctx} positions"
+            )
 
     def _cross_view(self, slots: slice) -> tuple[Tensor, Tensor | None]:
         lengths = self._cross_lengths[slots]

@@ -12,6 +12,9 @@ from functools import cache, partial
 
 import torch
 
+from service.model.compiled import library
+from service.model.compiled_decoder import fits
+from service.model.config import WhisperConfig
 from service.model.timing import is_clearly_faster
 
 _BF16 = torch.bfloat16
@@ -28,11 +31,12 @@ class Numerics:
         name: of the setting that chooses it.
         is_packed: whether weights are laid out once, at start, in the order that this CPU's kernels
             read them in. Otherwise torch's own kernels run on the weights as they are.
-        encoder: dtype of the encoder's linears and attention, and of the projection to a window's
-            keys and values.
-        decoder: dtype of the decoder's other linears and of the token embedding; with tiles, of the
-            keys and values that are kept, its own and a window's, and without, of a window's where
-            all have one length. Sums, residuals, normalisation and softmax are float32 in all.
+        encoder: dtype of the encoder's linears and of the projection to a window's keys and values;
+            of the encoder's attention too, which is float32 where this is int8.
+        decoder: dtype of the decoder's other linears and of the token embedding; where the decoder
+            is compiled or the CPU has tiles, of the keys and values that are kept, its own and a
+            window's, and elsewhere of a window's where all have one length. Sums, residuals,
+            normalisation and softmax are float32 in all.
         head: dtype that the LM head multiplies in. In int8 there is one scale for each row of
             activations, so that rows do not change each other, and one for each token.
     """
@@ -43,31 +47,42 @@ class Numerics:
     decoder: torch.dtype = torch.float32
     head: torch.dtype = torch.float32
 
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """What encoder, decoder and head multiply in."""
+        return self.encoder, self.decoder, self.head
+
 
 PLAIN = Numerics("plain", is_packed=False)
 PACKED = Numerics("packed")
 BFLOAT16 = Numerics("bfloat16", encoder=_BF16, decoder=_BF16, head=_BF16)
 MIXED = Numerics("mixed", encoder=_BF16, decoder=_BF16, head=torch.int8)
 MIXED_DECODER = Numerics("mixed-decoder", decoder=_BF16, head=torch.int8)
-NUMERICS = {numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MIXED, MIXED_DECODER)}
+INT8 = Numerics("int8", encoder=torch.int8, decoder=_BF16, head=torch.int8)
+NUMERICS = {
+    numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MIXED, MIXED_DECODER, INT8)
+}
 
 
-def choose_numerics(name: str, device: torch.device, dtype: torch.dtype) -> Numerics:
+def choose_numerics(
+    name: str, device: torch.device, dtype: torch.dtype, config: WhisperConfig | None = None
+) -> Numerics:
     """Return the numerics of a name; `auto` is the fastest that there is.
 
     Args:
         name: `auto`, or one of `NUMERICS`.
         device: that the model runs on.
         dtype: of its weights; all but `plain` start from float32.
+        config: its dimensions; by default those of a released Whisper, or like them.
 
     Raises:
         ValueError: if this device, dtype or CPU has no such numerics; it says which is missing.
     """
     reason = _why_not_packed(device, dtype)
     if name == "auto":
-        return PLAIN if reason is not None else _fastest_packed()
+        return PLAIN if reason is not None else _fastest_packed(config)
     numerics = NUMERICS[name]
-    missing = (reason or _why_not(numerics)) if numerics.is_packed else None
+    missing = (reason or _why_not(numerics, config)) if numerics.is_packed else None
     if missing is not None:
         raise ValueError(f"numerics {name}: {missing}")
     return numerics
@@ -89,10 +104,12 @@ def multiplies_bfloat16_faster() -> bool:
     return is_clearly_faster(*(partial(torch.mm, x, x) for x in factors))
 
 
-def _fastest_packed() -> Numerics:
-    if _why_not(MIXED) is not None:
+def _fastest_packed(config: WhisperConfig | None) -> Numerics:
+    if _why_not(INT8, config) is not None:
         return PACKED
-    return MIXED if has_tiles() or multiplies_bfloat16_faster() else MIXED_DECODER
+    if _why_not(MIXED, config) is None and (has_tiles() or multiplies_bfloat16_faster()):
+        return MIXED
+    return INT8
 
 
 def _why_not_packed(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -106,13 +123,16 @@ def _why_not_packed(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _why_not(numerics: Numerics) -> str | None:
+def _why_not(numerics: Numerics, config: WhisperConfig | None) -> str | None:
     """Return which instructions of this CPU are missing, if any are.
 
-    Without VNNI, products of 8-bit integers are added in 16 bits, which overflow.
+    Without VNNI, products of 8-bit integers are added in 16 bits, which overflow. What is compiled
+    reads bfloat16 without instructions for it.
     """
-    if numerics.decoder == _BF16 and not torch.cpu._is_avx512_bf16_supported():
-        return "needs a CPU with avx512_bf16, and this one has none"
-    if numerics.head == torch.int8 and not torch.cpu._is_vnni_supported():
+    if torch.int8 in numerics.dtypes and not torch.cpu._is_vnni_supported():
         return "needs a CPU with avx512_vnni, and this one has none"
+    is_compiled = library() is not None and (config is None or fits(config))
+    is_compiled = is_compiled and _BF16 not in (numerics.encoder, numerics.head)
+    if _BF16 in numerics.dtypes and not (is_compiled or torch.cpu._is_avx512_bf16_supported()):
+        return "needs a CPU with avx512_bf16, and this one has none"
     return None

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from service.model.attention import CrossAttention, SelfAttention, merge_heads, split_heads
+from service.model.compiled_decoder import CompiledDecoder
 from service.model.config import WhisperConfig
 from service.model.encoder import AudioEncoder, feed_forward
-from service.model.kv_cache import CacheView, KVCache, RowGroup, to_device
+from service.model.kv_cache import CacheView, KVCache, to_device
 from service.model.numerics import PLAIN
+from service.model.places import RowGroup
 from service.model.watched import WatchedHeads
 
 ROW_MULTIPLE = 4
@@ -124,12 +126,17 @@ class TextDecoder(nn.Module):
         head = torch.zeros(config.n_vocab, config.d_model) if config.separate_head else None
         self.register_parameter("head", None if head is None else nn.Parameter(head))
         self.packed_head: nn.Module | None = None
+        self.compiled: CompiledDecoder | None = None
         self.self_dtype: torch.dtype | None = None
         self.cross_dtype: torch.dtype | None = None
         self.row_multiple = ROW_MULTIPLE
 
     def _layers(self) -> list[DecoderBlock]:
         return [cast("DecoderBlock", block) for block in self.blocks]
+
+    def _check_is_whole(self) -> None:
+        if self.compiled is not None:
+            raise RuntimeError("the blocks are compiled: `WhisperModel.read` and `decode` run them")
 
     def logits(self, x: Tensor) -> Tensor:
         """[... d_model] -> f32[... n_vocab], by the token embedding unless the head is separate."""
@@ -141,17 +148,22 @@ class TextDecoder(nn.Module):
 
     def forward(self, tokens: Tensor, encoder_output: Tensor) -> Tensor:
         """i64[b t], [b k d_model] -> logits f32[b t n_vocab], teacher-forced."""
+        self._check_is_whole()
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x, encoder_output)
         return self.logits(x)
 
     def cross_kv(self, encoder_output: Tensor) -> Tensor:
-        """[b t d_model] -> [b l 2 h t d], what `KVCache.write_cross` stores per window."""
-        layers = [
-            torch.stack(block.cross_attn.project_key_value(encoder_output), dim=1)
-            for block in self._layers()
-        ]
+        """[b t d_model] -> [b l 2 h t d], what `KVCache.write_cross` stores per window.
+
+        Rounded already to `cross_dtype`, if there is one.
+        """
+        layers = []
+        for block in self._layers():
+            projected = block.cross_attn.project_key_value(encoder_output)
+            kept = [part.to(self.cross_dtype or part.dtype) for part in projected]
+            layers.append(torch.stack(kept, dim=1))
         return torch.stack(layers, dim=1)
 
     def decode(self, tokens: Tensor, views: Sequence[CacheView]) -> Tensor:
@@ -159,6 +171,7 @@ class TextDecoder(nn.Module):
 
         Writes the new keys and values through the views.
         """
+        self._check_is_whole()
         padding = -tokens.numel() % self.row_multiple
         ids = pad(tokens, (0, padding))
         positions = pad(torch.cat([view.write_index.flatten() for view in views]), (0, padding))
@@ -241,8 +254,9 @@ class WhisperModel(nn.Module):
     ) -> list[Tensor]:
         """Decode texts, each on one row from position 0 -> the hidden states of each [t d_model].
 
-        Each is padded by its own length and attends by itself; they share the linears. Keys written
-        for the padding lie after the text and are overwritten before any row may look at them.
+        Each is padded by its own length, unless the decoder is compiled, and attends by itself;
+        they share the linears. Keys written for the padding lie after the text and are overwritten
+        before any row may look at them.
 
         Args:
             texts: token ids.
@@ -250,6 +264,8 @@ class WhisperModel(nn.Module):
             places: of one row each.
             watched: those who want to know what the heads look at, one a text, or none.
         """
+        if self.decoder.compiled is not None:
+            return self.decoder.compiled.read(texts, cache, places, watched)
         ids: list[int] = []
         lengths, views = [], []
         for number, (tokens, place) in enumerate(zip(texts, places, strict=True)):
@@ -284,6 +300,9 @@ class WhisperModel(nn.Module):
         """
         if groups is None:
             groups = [RowGroup(0, 0, len(positions))]
+        if self.decoder.compiled is not None:
+            hidden = self.decoder.compiled.step(tokens, positions, cache, groups)
+            return self.decoder.logits(hidden)
         views, at = [], 0
         for group in (part for whole in groups for part in cache.of_one_length(whole)):
             views.append(cache.view(group, positions[at : at + group.n_rows], 1))

@@ -203,6 +203,7 @@ def test_packed_weights_are_let_go_where_rows_change_with_their_neighbours(
         return product(self, rows) + 1e-5 * next(calls)
 
     monkeypatch.setattr(PackedLinear, "_product", never_the_same)
+    monkeypatch.setattr("service.model.packed.library", lambda: None)  # which never does that
     _, runner = loading._load(Settings(device="cpu"), "service/builtin", Metrics())
     assert runner.model.numerics is PLAIN
     assert runner.settle()

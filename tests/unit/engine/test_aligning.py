@@ -102,8 +102,9 @@ def watch_passes(runner: ModelRunner, culprit: Exception | None = None) -> list[
         (torch.float32, "packed"),
         (torch.float32, "mixed"),
         (torch.float32, "mixed-decoder"),
+        (torch.float32, "int8"),
     ],
-    ids=["float32", "bfloat16", "packed", "mixed", "mixed-decoder"],
+    ids=["float32", "bfloat16", "packed", "mixed", "mixed-decoder", "int8"],
 )
 def test_text_has_the_same_bits_alone_and_beside_others(
     threads: int, dtype: torch.dtype, numerics: str

@@ -21,23 +21,24 @@ from service.model.packed import pack
 from tests.unit.engine.company import PADDED, UNPADDED, Decoded, Job, decode, jobs, warm
 from tests.unit.engine.fakes import EOT, SPECIAL, window
 from tests.unit.engine.models import lively_model
+from tests.unit.model.cpus import compiled, leave_out_what_is_compiled
 
 
 @pytest.mark.parametrize("config", [PADDED, UNPADDED], ids=["padded", "unpadded"])
 @pytest.mark.parametrize(
-    ("dtype", "numerics", "fused_s"),
+    ("dtype", "numerics", "decoder"),
     [
-        (torch.float32, "plain", 1.0),
-        (torch.bfloat16, "plain", 1.0),
-        (torch.float32, "packed", 1.0),
-        (torch.float32, "bfloat16", 1.0),
-        (torch.float32, "mixed", 1.0),
-        (torch.float32, "mixed-decoder", 1.0),
-        (torch.float32, "mixed-decoder", 0.5),
-    ],
-    ids=[
-        *("float32", "bfloat16", "packed", "packed bfloat16", "mixed", "mixed-decoder"),
-        "mixed-decoder, fused",
+        (torch.float32, "plain", "by torch"),
+        (torch.bfloat16, "plain", "by torch"),
+        (torch.float32, "packed", "by torch"),
+        (torch.float32, "bfloat16", "by torch"),
+        (torch.float32, "bfloat16", "compiled"),
+        (torch.float32, "mixed", "by torch"),
+        (torch.float32, "mixed-decoder", "by torch"),
+        (torch.float32, "mixed-decoder", "by torch, attention fused"),
+        (torch.float32, "mixed-decoder", "compiled"),
+        (torch.float32, "int8", "by torch"),
+        (torch.float32, "int8", "compiled"),
     ],
 )
 def test_window_has_the_same_bits_alone_and_among_others(
@@ -45,11 +46,16 @@ def test_window_has_the_same_bits_alone_and_among_others(
     threads: int,
     dtype: torch.dtype,
     numerics: str,
-    fused_s: float,
+    decoder: str,
     config: object,
 ) -> None:
-    """With and without the attention that a CPU may have for windows of one length."""
+    """With and without what is compiled, and the attention that a CPU may have instead of it."""
+    fused_s = 0.5 if decoder.endswith("fused") else 1.0
     monkeypatch.setattr("service.model.timing.best_seconds", lambda *_: [fused_s, 1.0])
+    if decoder == "compiled":
+        compiled()
+    else:
+        leave_out_what_is_compiled(monkeypatch)
     assert config is PADDED or config is UNPADDED
     model = lively_model(PADDED if config is PADDED else UNPADDED, dtype)
     try:

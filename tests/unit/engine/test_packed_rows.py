@@ -19,10 +19,12 @@ from service.engine.types import AlignStart, Group, Start
 from service.model import WhisperModel
 from service.model.attention import SelfAttention
 from service.model.encoder import AudioEncoder
+from service.model.int8 import Int8Linear
 from service.model.numerics import choose_numerics, has_tiles
-from service.model.packed import Int8Head, PackedLinear, pack
+from service.model.packed import PackedLinear, pack
 from tests.unit.engine.fakes import SPECIAL, window
 from tests.unit.engine.models import lively_model, small_config
+from tests.unit.model.cpus import compiled, leave_out_what_is_compiled
 
 CONFIG = small_config(n_audio_ctx=400, rounding=16)
 """50 lengths of a window, every 8 positions."""
@@ -64,7 +66,7 @@ class Rows:
         self.asked: set[int] = set()
         self.reached: set[int] = set()
         self.kernels: set[tuple[int, ...]] = set()
-        for kind in (PackedLinear, Int8Head):
+        for kind in (PackedLinear, Int8Linear):
             monkeypatch.setattr(kind, "_product", self._noting(kind._product))
         convolve = AudioEncoder.convolve
 
@@ -83,7 +85,7 @@ class Rows:
 
     def watch(self, model: nn.Module) -> None:
         for module in model.modules():
-            if isinstance(module, PackedLinear | Int8Head):
+            if isinstance(module, PackedLinear | Int8Linear):
                 module.register_forward_pre_hook(lambda _, args: self.asked.add(n_rows(args[0])))
 
     def _noting(self, product: Callable[..., Tensor]) -> Callable[[nn.Module, Tensor], Tensor]:
@@ -113,6 +115,16 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
+@pytest.fixture(params=["compiled", "by torch"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the decoder and the head in 8 bits are computed by, where a C compiler was."""
+    if request.param == "by torch":
+        leave_out_what_is_compiled(monkeypatch)
+    else:
+        compiled()
+    return str(request.param)
+
+
 def packed(name: str) -> WhisperModel:
     """A model in the numerics of a name, or a skip where this CPU has not the instructions."""
     model = lively_model(CONFIG)
@@ -123,7 +135,8 @@ def packed(name: str) -> WhisperModel:
     return model
 
 
-@pytest.mark.parametrize("name", ["packed", "bfloat16", "mixed", "mixed-decoder"])
+@pytest.mark.parametrize("name", ["packed", "bfloat16", "mixed", "mixed-decoder", "int8"])
+@pytest.mark.usefixtures("decoder")
 def test_few_numbers_of_rows_reach_the_packed_products(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,12 +144,13 @@ def test_few_numbers_of_rows_reach_the_packed_products(
     rows.watch(model)
     everything(ModelRunner(model, SPECIAL, RunnerConfig(32, 32, encode_batch=4, probe=False)))
     assert max(rows.asked) == 1600
-    assert len(rows.asked) > 100
+    assert len(rows.asked) > 80
     assert len(rows.reached) <= 15 + 3, "and full windows: one, two and four of them"
     assert all(n % 4 == 0 or n < 8 for n in rows.reached)
 
 
-@pytest.mark.parametrize("name", ["packed", "bfloat16", "mixed-decoder"])
+@pytest.mark.parametrize("name", ["packed", "bfloat16", "mixed-decoder", "int8"])
+@pytest.mark.usefixtures("decoder")
 def test_all_that_requests_reach_was_made_at_start(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,12 +161,13 @@ def test_all_that_requests_reach_was_made_at_start(
     everything(runner)
     assert len(made) > 90
     later = {k for k in rows.kernels - made if name == "bfloat16" or k[:-1]}  # not only a length
-    assert {kernel[-1] for kernel in later} == {CONFIG.n_vocab}, "the head, over texts as they come"
+    assert {kernel[-1] for kernel in later} <= {CONFIG.n_vocab}, "the head, over texts as they come"
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "mixed", "mixed-decoder"])
+@pytest.mark.parametrize("name", ["bfloat16", "mixed", "mixed-decoder", "int8"])
+@pytest.mark.usefixtures("decoder")
 def test_no_other_product_has_a_kernel_for_each_length(name: str) -> None:
-    if name != "mixed-decoder" and not has_tiles():
+    if name in {"bfloat16", "mixed"} and not has_tiles():
         pytest.skip("needs a CPU with amx_tile: attention in bfloat16 is oneDNN's without")
     runner = ModelRunner(packed(name), SPECIAL, RunnerConfig(32, 32, probe=False))
     with Products() as products:

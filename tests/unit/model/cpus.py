@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from ctypes import CDLL
+
 import pytest
 import torch
 
+from service.model.compiled import library
 from service.model.numerics import Numerics, choose_numerics
 
 CPU = torch.device("cpu")
@@ -16,3 +20,21 @@ def here(name: str) -> Numerics:
         return choose_numerics(name, CPU, torch.float32)
     except ValueError as error:
         pytest.skip(str(error))
+
+
+def leave_out_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch's own operations serve, as where there was no C compiler."""
+    for module in ("numerics", "packed", "int8"):
+        monkeypatch.setattr(f"service.model.{module}.library", lambda: None)
+
+
+def compiled() -> CDLL:
+    """What is compiled, or a skip where it was not, or this CPU has not the instructions."""
+    if not torch.cpu._is_vnni_supported():
+        pytest.skip("needs a CPU with avx512_vnni, and this one has none")
+    found = library()
+    if found is None and os.environ.get("REQUIRE_COMPILED"):
+        pytest.fail("nothing is compiled, and REQUIRE_COMPILED is set")
+    if found is None:
+        pytest.skip("nothing is compiled: was there no gcc at installation?")
+    return found

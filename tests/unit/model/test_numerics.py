@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from benchmarks.random_model import TINY
 from service.model.numerics import (
+    INT8,
     MIXED,
-    MIXED_DECODER,
     PACKED,
     PLAIN,
     Numerics,
@@ -24,23 +27,44 @@ def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyP
     assert choose_numerics("auto", CPU, torch.float32) is PLAIN
 
 
-@pytest.mark.parametrize("lacking", [None, "_is_avx512_bf16_supported", "_is_vnni_supported"])
+@pytest.mark.parametrize(
+    ("lacking", "is_compiled", "expected"),
+    [
+        (None, True, MIXED),
+        (None, False, MIXED),
+        ("_is_avx512_bf16_supported", True, INT8),
+        ("_is_avx512_bf16_supported", False, PACKED),
+        ("_is_vnni_supported", True, PACKED),
+    ],
+)
 def test_auto_is_the_fastest_that_the_cpu_can(
-    monkeypatch: pytest.MonkeyPatch, lacking: str | None
+    monkeypatch: pytest.MonkeyPatch, lacking: str | None, expected: Numerics, *, is_compiled: bool
 ) -> None:
     here("packed")
+    monkeypatch.setattr("service.model.numerics.library", lambda: is_compiled or None)
     for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
         monkeypatch.setattr(torch.cpu, instruction, lambda has=instruction != lacking: has)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    expected = MIXED if lacking is None else PACKED
     assert choose_numerics("auto", CPU, torch.float32) is expected
+
+
+def test_a_model_that_nothing_is_compiled_for_needs_the_instructions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here("packed")
+    monkeypatch.setattr("service.model.numerics.library", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setattr("service.model.numerics.multiplies_bfloat16_faster", lambda: False)
+    for config, expected in ((TINY, INT8), (replace(TINY, n_text_ffn=1500), PACKED)):
+        assert choose_numerics("auto", CPU, torch.float32, config) is expected
 
 
 @pytest.mark.parametrize(
     ("float32_s", "bfloat16_s", "expected"),
-    [(2.0, 1.0, MIXED), (1.0, 1.0, MIXED_DECODER), (1.0, 2.0, MIXED_DECODER)],
+    [(2.0, 1.0, MIXED), (1.0, 1.0, INT8), (1.0, 2.0, INT8)],
 )
-def test_auto_encodes_in_float32_where_a_cpu_without_tiles_multiplies_bfloat16_no_faster(
+def test_auto_encodes_in_int8_where_a_cpu_without_tiles_multiplies_bfloat16_no_faster(
     monkeypatch: pytest.MonkeyPatch, float32_s: float, bfloat16_s: float, expected: Numerics
 ) -> None:
     here("packed")

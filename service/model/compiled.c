@@ -1,0 +1,448 @@
+/* What torch has no fast operation for on a CPU: the decoder's blocks in a step of few rows, and
+   products of 8-bit integers with a scale for each row.
+
+   A row's bits do not depend on its neighbours (docs/adr/0001): each of its numbers is one sum,
+   whose terms are added in an order that the number of rows has no part in, or of integers, and it
+   reads nobody's keys but its own. The compiler may choose neither the order of a sum (-ffast-math)
+   nor how often it is rounded (-ffp-contract).
+
+   Knows nothing about tensors, requests or tokens' meaning. service/model/compiled_decoder.py and
+   service/model/int8.py have the other side. */
+
+#include <float.h>
+#include <immintrin.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#define TILE 32      /* columns of a product that are computed together: two vectors */
+#define MAX_HEAD 128 /* numbers of one head */
+#define LINE 32      /* of which are in a cache's line, as bfloat16 */
+#define AHEAD 64     /* keys that are asked of memory before they are wanted */
+#define MAX_ROWS 8   /* rows that share a tile's weights while they are in registers */
+#define ALWAYS static inline __attribute__((always_inline))
+
+/* `aligned` by the element: tensors begin where torch lets them. */
+typedef float floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t bits __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
+
+/* ------------------------------------------------------------------- the decoder's blocks
+
+   A step of a few rows does little arithmetic on many bytes: as a chain of torch's operations it
+   waits for their dispatch longer than for memory. Here it is one parallel region, whose threads
+   share the columns of each product and the heads of each attention.
+
+   Weights, keys and values are bfloat16 in memory; everything is computed in float32. */
+
+typedef struct {
+    const uint16_t *weight; /* bfloat16 [n_out / TILE][n_in][TILE] */
+    const float *bias;      /* f32[n_out] */
+    int64_t n_in, n_out;
+} Linear;
+
+typedef struct {
+    const float *weight, *bias; /* f32[d_model] */
+} Norm;
+
+typedef struct {
+    Norm attn_ln, cross_ln, mlp_ln;
+    Linear qkv, attn_out, query, cross_out, up, down;
+} Block;
+
+typedef struct {
+    const Block *blocks;
+    const uint16_t *token_embedding; /* bfloat16 [n_vocab][d_model] */
+    const float *positions;          /* f32[n_text_ctx][d_model] */
+    int64_t n_vocab, n_layer, n_head, d_head, d_model;
+    float eps;
+} Model;
+
+typedef struct {
+    uint16_t *self;        /* bfloat16 [n_layer][2][rows][n_head][n_text_ctx][d_head] */
+    const uint16_t *cross; /* bfloat16 [n_layer][2][windows][n_head][n_audio_ctx][d_head] */
+    int64_t rows, n_text_ctx, windows, n_audio_ctx;
+} Cache;
+
+typedef struct {
+    int64_t token, row, position, slot, length; /* `length` keys of the window in `slot` */
+} Place;
+
+typedef struct {
+    float *x;       /* f32[n][d_model]: the residual stream, and the result */
+    float *normed;  /* f32[n][d_model] */
+    float *wide;    /* f32[n][max(3 * d_model, n_ffn)] */
+    float *context; /* f32[n][d_model] */
+    float *queries; /* f32[n_layer][n][d_model], of the cross-attention; or NULL */
+} Scratch;
+
+/* bfloat16 is the upper half of a float. */
+ALWAYS floats widen(const uint16_t *from) {
+    return (floats)(__builtin_convertvector(*(const halves *)from, bits) << 16);
+}
+
+ALWAYS uint16_t narrow(float value) {
+    uint32_t word;
+    memcpy(&word, &value, sizeof word);
+    if (value != value) return 0x7fc0;
+    return (uint16_t)((word + 0x7fff + ((word >> 16) & 1)) >> 16); /* to nearest, ties to even */
+}
+
+ALWAYS floats all(float value) { return (floats){} + value; }
+
+/* a * b + c, rounded once. It is said where it is meant, because the compiler may not decide it
+   (-ffp-contract=off): the copies of a loop for one row and for eight have to do the same. */
+ALWAYS floats multiply_add(floats a, floats b, floats c) {
+    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+
+ALWAYS floats larger(floats a, floats b) {
+    ints is = a > b;
+    return (floats)(((ints)a & is) | ((ints)b & ~is));
+}
+
+ALWAYS float sum(floats v) {
+    v += __builtin_shuffle(v, (ints){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
+    v += __builtin_shuffle(v, (ints){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
+    v += __builtin_shuffle(v, (ints){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
+    v += __builtin_shuffle(v, (ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+    return v[0];
+}
+
+/* e^x for x <= 0, to about 3 units in the last place: 2^n * e^r with |r| <= ln(2) / 2. */
+ALWAYS floats exponential(floats x) {
+    const float to_integer = 12582912.0f; /* 1.5 * 2^23: adding it rounds */
+    ints tiny = x < -87.0f;
+    x = (floats)(((ints)x & ~tiny) | ((ints)all(-87.0f) & tiny)); /* which keeps a NaN */
+    floats n = multiply_add(x, all(1.44269504f), all(to_integer)) - to_integer;
+    floats r = multiply_add(n, all(-0.693359375f), x);
+    r = multiply_add(n, all(2.12194440e-4f), r);
+    floats p = all(1.0f / 720);
+    p = multiply_add(p, r, all(1.0f / 120));
+    p = multiply_add(p, r, all(1.0f / 24));
+    p = multiply_add(p, r, all(1.0f / 6));
+    p = multiply_add(p, r, all(0.5f));
+    p = multiply_add(p, r, all(1.0f));
+    p = multiply_add(p, r, all(1.0f));
+    ints exponent = (__builtin_convertvector(n, ints) + 127) << 23;
+    return p * (floats)exponent;
+}
+
+/* x * (1 + erf(x / sqrt(2))) / 2; erf after Abramowitz and Stegun 7.1.26, to 1.5e-7. */
+ALWAYS floats gelu(floats x) {
+    floats z = x * 0.70710678f;
+    bits sign = (bits)z & 0x80000000u;
+    z = (floats)((bits)z ^ sign);
+    floats t = 1.0f / (1.0f + 0.3275911f * z);
+    floats p = all(1.061405429f);
+    p = multiply_add(p, t, all(-1.453152027f));
+    p = multiply_add(p, t, all(1.421413741f));
+    p = multiply_add(p, t, all(-0.284496736f));
+    p = multiply_add(p, t, all(0.254829592f));
+    floats erf = 1.0f - p * t * exponential(-z * z);
+    erf = (floats)((bits)erf ^ sign);
+    return 0.5f * x * (1.0f + erf);
+}
+
+typedef enum { STORE, ADD, GELU } Then;
+
+/* Columns [at, at + TILE) of `n` rows: each is bias + the sum over `n_in`, term after term. */
+ALWAYS void tile(const Linear *linear, int64_t at, const float *x, int n, float *y, Then then) {
+    const uint16_t *weight = linear->weight + at * linear->n_in;
+    floats low[MAX_ROWS], high[MAX_ROWS];
+    for (int row = 0; row < n; row++) {
+        low[row] = *(const floats *)(linear->bias + at);
+        high[row] = *(const floats *)(linear->bias + at + LANES);
+    }
+    for (int64_t k = 0; k < linear->n_in; k++, weight += TILE) {
+        floats first = widen(weight), second = widen(weight + LANES);
+        for (int row = 0; row < n; row++) {
+            floats value = all(x[row * linear->n_in + k]);
+            low[row] = multiply_add(first, value, low[row]);
+            high[row] = multiply_add(second, value, high[row]);
+        }
+    }
+    for (int row = 0; row < n; row++) {
+        floats *to = (floats *)(y + row * linear->n_out + at);
+        floats *next = (floats *)(y + row * linear->n_out + at + LANES);
+        if (then == ADD) low[row] += *to, high[row] += *next;
+        if (then == GELU) low[row] = gelu(low[row]), high[row] = gelu(high[row]);
+        *to = low[row];
+        *next = high[row];
+    }
+}
+
+/* [n n_in] -> [n n_out]. Threads share the columns. */
+ALWAYS void product(const Linear *linear, const float *x, int64_t n, float *y, Then then) {
+#pragma omp for schedule(static)
+    for (int64_t at = 0; at < linear->n_out; at += TILE) {
+        int64_t row = 0;
+        for (; row + 8 <= n; row += 8)
+            tile(linear, at, x + row * linear->n_in, 8, y + row * linear->n_out, then);
+        for (; row + 4 <= n; row += 4)
+            tile(linear, at, x + row * linear->n_in, 4, y + row * linear->n_out, then);
+        for (; row < n; row++)
+            tile(linear, at, x + row * linear->n_in, 1, y + row * linear->n_out, then);
+    }
+}
+
+/* LayerNorm: [n d_model] -> [n d_model]. Threads share the rows. */
+static void normalise(const Norm *norm, const float *x, int64_t n, const Model *m, float *y) {
+    int64_t d = m->d_model;
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < n; row++) {
+        const float *in = x + row * d;
+        floats total = {}, squares = {};
+        for (int64_t i = 0; i < d; i += LANES) total += *(const floats *)(in + i);
+        float mean = sum(total) / (float)d;
+        for (int64_t i = 0; i < d; i += LANES) {
+            floats off = *(const floats *)(in + i) - mean;
+            squares += off * off;
+        }
+        float scale = 1.0f / __builtin_sqrtf(sum(squares) / (float)d + m->eps);
+        for (int64_t i = 0; i < d; i += LANES)
+            *(floats *)(y + row * d + i) = (*(const floats *)(in + i) - mean) * scale
+                * *(const floats *)(norm->weight + i) + *(const floats *)(norm->bias + i);
+    }
+}
+
+/* Scores to weights, in place -> their sum. There is room for a vector behind them. */
+ALWAYS float weigh(float *scores, int64_t n) {
+    floats largest = all(-__builtin_inff()), total = {};
+    *(floats *)(scores + n) = largest; /* what fills the last vector up weighs e^-87: nothing */
+    for (int64_t k = 0; k < n; k += LANES) largest = larger(*(floats *)(scores + k), largest);
+    float most = largest[0];
+    for (int i = 1; i < LANES; i++) most = largest[i] > most ? largest[i] : most;
+    for (int64_t k = 0; k < n; k += LANES) {
+        floats weights = exponential(*(floats *)(scores + k) - most);
+        *(floats *)(scores + k) = weights;
+        total += weights;
+    }
+    return sum(total);
+}
+
+/* One head of one row over its keys and values [n_key][d]; over none, zeros. */
+ALWAYS void attend(const float *query, const uint16_t *keys, const uint16_t *values, int64_t n_key,
+                   int d, float *context) {
+    float scores[n_key + LANES];
+    floats q[MAX_HEAD / LANES], out[MAX_HEAD / LANES];
+    float scale = 1.0f / __builtin_sqrtf((float)d);
+    for (int i = 0; i < d / LANES; i++) {
+        q[i] = *(const floats *)(query + i * LANES) * scale;
+        out[i] = all(0.0f);
+    }
+    for (int64_t k = 0; k < n_key; k++) {
+        for (int i = 0; i < d; i += LINE) __builtin_prefetch(keys + (k + AHEAD) * d + i);
+        floats score = q[0] * widen(keys + k * d);
+        for (int i = 1; i < d / LANES; i++)
+            score = multiply_add(q[i], widen(keys + k * d + i * LANES), score);
+        scores[k] = sum(score);
+    }
+    float total = weigh(scores, n_key);
+    for (int64_t k = 0; k < n_key; k++) {
+        for (int i = 0; i < d; i += LINE) __builtin_prefetch(values + (k + AHEAD) * d + i);
+        floats weight = all(scores[k]);
+        for (int i = 0; i < d / LANES; i++)
+            out[i] = multiply_add(weight, widen(values + k * d + i * LANES), out[i]);
+    }
+    float share = n_key ? 1.0f / total : 0.0f;
+    for (int i = 0; i < d / LANES; i++) *(floats *)(context + i * LANES) = out[i] * share;
+}
+
+/* The usual widths have loops of their own, whose vectors stay in registers. */
+static void attend_any(const float *query, const uint16_t *keys, const uint16_t *values,
+                       int64_t n_key, int64_t d, float *context) {
+    if (d == 64) attend(query, keys, values, n_key, 64, context);
+    else if (d == 32) attend(query, keys, values, n_key, 32, context);
+    else attend(query, keys, values, n_key, (int)d, context);
+}
+
+/* Write the new keys and values that stand behind the queries, then attend to those up to them. */
+static void attend_self(const Model *m, const Cache *cache, int64_t layer, const Place *places,
+                        int64_t n, const Scratch *s) {
+    int64_t d = m->d_head, head_size = cache->n_text_ctx * d, row_size = m->n_head * head_size;
+    uint16_t *keys = cache->self + layer * 2 * cache->rows * row_size;
+    uint16_t *values = keys + cache->rows * row_size;
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t head = 0; head < m->n_head; head++) {
+            const float *key = s->wide + (i * 3 + 1) * m->d_model + head * d;
+            int64_t at = places[i].row * row_size + head * head_size + places[i].position * d;
+            for (int64_t j = 0; j < d; j++) {
+                keys[at + j] = narrow(key[j]);
+                values[at + j] = narrow(key[m->d_model + j]);
+            }
+        }
+#pragma omp for schedule(static)
+    for (int64_t at = 0; at < m->n_head * n; at++) {
+        int64_t head = at / n, i = at % n;
+        int64_t of = places[i].row * row_size + head * head_size;
+        attend_any(s->wide + i * 3 * m->d_model + head * d, keys + of, values + of,
+                   places[i].position + 1, d, s->context + i * m->d_model + head * d);
+    }
+}
+
+/* Attend to the keys of each row's window. */
+static void attend_cross(const Model *m, const Cache *cache, int64_t layer, const Place *places,
+                         int64_t n, const Scratch *s) {
+    int64_t d = m->d_head, head_size = cache->n_audio_ctx * d, slot_size = m->n_head * head_size;
+    const uint16_t *keys = cache->cross + layer * 2 * cache->windows * slot_size;
+    const uint16_t *values = keys + cache->windows * slot_size;
+#pragma omp for schedule(static)
+    for (int64_t at = 0; at < m->n_head * n; at++) {
+        int64_t head = at / n, i = at % n; /* hypotheses of one window read its keys in turn */
+        int64_t of = places[i].slot * slot_size + head * head_size;
+        attend_any(s->wide + i * m->d_model + head * d, keys + of, values + of, places[i].length,
+                   d, s->context + i * m->d_model + head * d);
+    }
+}
+
+/* The embedding of each token and of its position. */
+static void embed(const Model *m, const Place *places, int64_t n, float *x) {
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        const uint16_t *token = m->token_embedding + places[i].token * m->d_model;
+        const float *position = m->positions + places[i].position * m->d_model;
+        for (int64_t j = 0; j < m->d_model; j += LANES)
+            *(floats *)(x + i * m->d_model + j) =
+                widen(token + j) + *(const floats *)(position + j);
+    }
+}
+
+/* ln1 -> causal self_attn ; ln2 -> cross_attn ; ln3 -> ffn ; each + residual. */
+static void run_block(const Model *m, const Cache *cache, int64_t layer, const Place *places,
+                      int64_t n, const Scratch *s) {
+    const Block *block = m->blocks + layer;
+    normalise(&block->attn_ln, s->x, n, m, s->normed);
+    product(&block->qkv, s->normed, n, s->wide, STORE);
+    attend_self(m, cache, layer, places, n, s);
+    product(&block->attn_out, s->context, n, s->x, ADD);
+    normalise(&block->cross_ln, s->x, n, m, s->normed);
+    product(&block->query, s->normed, n, s->wide, STORE);
+    if (s->queries) {
+#pragma omp single
+        memcpy(s->queries + layer * n * m->d_model, s->wide, sizeof(float) * n * m->d_model);
+    }
+    attend_cross(m, cache, layer, places, n, s);
+    product(&block->cross_out, s->context, n, s->x, ADD);
+    normalise(&block->mlp_ln, s->x, n, m, s->normed);
+    product(&block->up, s->normed, n, s->wide, GELU);
+    product(&block->down, s->wide, n, s->x, ADD);
+}
+
+static int is_there(const Model *m, const Cache *cache, const Place *place) {
+    return place->token >= 0 && place->token < m->n_vocab
+        && place->row >= 0 && place->row < cache->rows
+        && place->position >= 0 && place->position < cache->n_text_ctx
+        && place->slot >= 0 && place->slot < cache->windows
+        && place->length >= 0 && place->length <= cache->n_audio_ctx;
+}
+
+/* `n` tokens, each at its place -> the hidden states before the last normalisation, in `s->x`.
+   All keys and values of a layer are written before any is read, so places may be one text.
+   Returns -1, or which of the places is outside of everything: then nothing was done. */
+int64_t decode(const Model *m, const Cache *cache, const Place *places, int64_t n,
+               const Scratch *s, int32_t n_threads) {
+    for (int64_t i = 0; i < n; i++)
+        if (!is_there(m, cache, places + i)) return i;
+#pragma omp parallel num_threads(n_threads)
+    {
+        embed(m, places, n, s->x);
+        for (int64_t layer = 0; layer < m->n_layer; layer++)
+            run_block(m, cache, layer, places, n, s);
+    }
+    return -1;
+}
+
+/* ------------------------------------------------------------------- 8-bit integers */
+
+#define COLUMNS 64   /* of the LM head that are computed together: four vectors */
+#define ZERO_POINT 128
+#define LEVELS 127.0f
+
+/* Rows of f32[n][k] as integers around 128, each with a scale of its own: x = scale * (q - 128).
+   A row that is not finite has a scale that is not. */
+void quantise(const float *x, int64_t n, int64_t k, uint8_t *q, float *scales, int32_t n_threads) {
+    const __m512i zero_point = _mm512_set1_epi32(ZERO_POINT);
+#pragma omp parallel for num_threads(n_threads) schedule(static)
+    for (int64_t row = 0; row < n; row++) {
+        const float *in = x + row * k;
+        floats largest = {}, lost = {};
+        for (int64_t i = 0; i < k; i += LANES) {
+            floats value = *(const floats *)(in + i);
+            lost += value * 0.0f; /* stays zero unless one is not finite */
+            largest = larger((floats)((bits)value & 0x7fffffffu), largest);
+        }
+        float most = largest[0];
+        for (int i = 1; i < LANES; i++) most = largest[i] > most ? largest[i] : most;
+        float scale = most / LEVELS;
+        if (scale < FLT_MIN) scale = FLT_MIN;
+        scales[row] = scale + sum(lost);
+        for (int64_t i = 0; i < k; i += LANES) {
+            __m512 value = _mm512_div_ps(_mm512_loadu_ps(in + i), _mm512_set1_ps(scale));
+            __m512i near = _mm512_add_epi32(_mm512_cvtps_epi32(value), zero_point);
+            _mm_storeu_si128((__m128i *)(q + row * k + i), _mm512_cvtepi32_epi8(near));
+        }
+    }
+}
+
+/* y = y * scale of the row + bias, in place: f32[n][m]. */
+void rescale(float *y, const float *scales, const float *bias, int64_t n, int64_t m,
+             int32_t n_threads) {
+#pragma omp parallel for num_threads(n_threads) schedule(static)
+    for (int64_t row = 0; row < n; row++)
+        for (int64_t i = 0; i < m; i++)
+            y[row * m + i] = y[row * m + i] * scales[row] + bias[i];
+}
+
+typedef struct {
+    const int8_t *weight;  /* [n_out / COLUMNS][n_in / 4][COLUMNS][4], filled up with zeros */
+    const int32_t *sums;   /* of the weights of each output, times 128 */
+    const float *scales;   /* of each output */
+    int64_t n_in, n_out;
+} LmHead;
+
+ALWAYS void lm_head_tile(const LmHead *h, int64_t at, const uint8_t *q, const float *scales, int n,
+                      float *y) {
+    const int8_t *weight = h->weight + at * h->n_in;
+    __m512i total[4][4];
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < 4; i++) total[row][i] = _mm512_setzero_si512();
+    for (int64_t k = 0; k < h->n_in; k += 4, weight += 4 * COLUMNS)
+        for (int row = 0; row < n; row++) {
+            int32_t four;
+            memcpy(&four, q + row * h->n_in + k, sizeof four);
+            for (int i = 0; i < 4; i++)
+                total[row][i] = _mm512_dpbusd_epi32(total[row][i], _mm512_set1_epi32(four),
+                                                    _mm512_loadu_si512(weight + 64 * i));
+        }
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < 4; i++) {
+            int64_t first = at + i * LANES, left = h->n_out - first;
+            if (left <= 0) break;
+            __mmask16 inside = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
+            __m512i sums = _mm512_maskz_loadu_epi32(inside, h->sums + first);
+            __m512 value = _mm512_cvtepi32_ps(_mm512_sub_epi32(total[row][i], sums));
+            value = _mm512_mul_ps(value, _mm512_maskz_loadu_ps(inside, h->scales + first));
+            value = _mm512_mul_ps(value, _mm512_set1_ps(scales[row]));
+            _mm512_mask_storeu_ps(y + row * h->n_out + first, inside, value);
+        }
+}
+
+/* [n n_in] of integers, and a scale for each row -> f32[n][n_out]. */
+void lm_head(const LmHead *h, const uint8_t *q, const float *scales, int64_t n, float *y,
+          int32_t n_threads) {
+#pragma omp parallel for num_threads(n_threads) schedule(static)
+    for (int64_t at = 0; at < h->n_out; at += COLUMNS) {
+        int64_t row = 0;
+        for (; row + 4 <= n; row += 4)
+            lm_head_tile(h, at, q + row * h->n_in, scales + row, 4, y + row * h->n_out);
+        for (; row < n; row++)
+            lm_head_tile(h, at, q + row * h->n_in, scales + row, 1, y + row * h->n_out);
+    }
+}
+
+/* What OpenMP would take for a team, to see whether it is the OpenMP that torch uses. */
+int32_t threads(void) { return omp_get_max_threads(); }

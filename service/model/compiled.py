@@ -1,0 +1,73 @@
+"""What is compiled of `compiled.c`, if gcc was there when the service was installed.
+
+On Linux on x86-64, for CPUs with AVX-512 and its VNNI; without it torch's own operations serve
+(docs/adr/0021-what-is-compiled.md). Knows nothing about what the functions are for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sysconfig
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+LANES = 16
+"""Numbers of float32 in a vector; rows are a multiple of it."""
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled functions; None where there are none, or they cannot be used."""
+    name = f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
+    path = Path(__file__).with_name(name)
+    if not torch.cpu._is_vnni_supported():
+        return None
+    if not _is_made_of(path, path.with_name("compiled.c")):
+        logger.info("nothing is compiled (no gcc at installation?): steps take about twice as long")
+        return None
+    try:
+        found = ctypes.CDLL(str(path))
+    except OSError as error:
+        logger.warning("%s cannot be loaded: %s", name, error)
+        return None
+    if not shares_threads(found):
+        logger.warning("%s brings another OpenMP than torch's, and is not used", name)
+        return None
+    found.decode.restype = ctypes.c_int64
+    for function in (found.quantise, found.rescale, found.lm_head):
+        function.restype = None
+    return found
+
+
+def _is_made_of(path: Path, source: Path) -> bool:
+    """Whether a library is there, and younger than its source, if that is there too.
+
+    In a checkout that was updated since, it would have other structs.
+    """
+    if not path.exists():
+        return False
+    return not source.exists() or source.stat().st_mtime <= path.stat().st_mtime
+
+
+def shares_threads(found: ctypes.CDLL) -> bool:
+    """Whether its threads are torch's (docs/adr/0017-one-thread-computes-with-torch.md)."""
+    n_threads = torch.get_num_threads()
+    try:
+        for number in (n_threads + 1, n_threads + 2):
+            torch.set_num_threads(number)
+            if found.threads() != number:
+                return False
+    finally:
+        torch.set_num_threads(n_threads)
+    return True
+
+
+def address(tensor: Tensor) -> ctypes.c_void_p:
+    """Return where a tensor's numbers are; it has to be kept for as long as that is used."""
+    return ctypes.c_void_p(tensor.data_ptr())
