@@ -16,6 +16,8 @@ from torch.nn.functional import pad
 
 _BLOCKS = (1024, 512, 256, 128, 64, 32)
 """Numbers of rows that more than the last of them are computed in."""
+_SPARED = 8
+"""One block is taken instead of several smaller ones if it is larger by this share at most."""
 _PER_OCTAVE = 2
 """Numbers of rows under that between one power of two and the next."""
 
@@ -37,6 +39,8 @@ def blocks(n_rows: int, kept: int = 0) -> list[int]:
     for size in _BLOCKS:
         found += [size] * (n_rows // size)
         n_rows %= size
+        if n_rows and size - n_rows <= size // _SPARED:
+            return [*found, size]
     if n_rows:
         step = max(1, (1 << n_rows.bit_length() - 1) // _PER_OCTAVE)
         found.append(-(-n_rows // step) * step)
@@ -59,5 +63,6 @@ def in_blocks(product: Callable[[Tensor], Tensor], x: Tensor, kept: int = 0) -> 
     if sizes == [n_rows]:
         return torch.unflatten(product(rows), 0, x.shape[:-1])
     rows = pad(rows, (0, 0, 0, sum(sizes) - n_rows))
-    out = torch.cat([product(block) for block in torch.split(rows, sizes)])
+    parts = [product(block) for block in torch.split(rows, sizes)]
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
     return torch.unflatten(out[:n_rows], 0, x.shape[:-1])

@@ -73,21 +73,22 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[... n_in] -> f32[... n_out]. A row that is not finite stays so, and its own."""
-        return in_blocks(self._product, x, self._kept)
+        integers, scales = quantise(x.flatten(0, -2))
+        out = in_blocks(self._product, integers, self._kept)
+        out = out.mul_(scales) if self._bias is None else _rescaled(out, scales, self._bias)
+        return torch.unflatten(out, 0, x.shape[:-1])
 
     def blocks(self, n_rows: int) -> list[int]:
         """Return in which numbers of rows it computes so many."""
         return blocks(n_rows, self._kept)
 
-    def _product(self, x: Tensor) -> Tensor:
-        integers, scales = quantise(x)
+    def _product(self, integers: Tensor) -> Tensor:
+        """u8[n n_in] -> f32[n n_out], without the scales of the rows and the bias."""
         out: Tensor = torch.ops.onednn.qlinear_pointwise(
             integers, 1.0, _ZERO_POINT, self._weight, self._scales, self._zeros, None,
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
-        if self._bias is None:
-            return out.mul_(scales)
-        return _rescaled(out, scales, self._bias)
+        return out
 
 
 def _rescaled(out: Tensor, scales: Tensor, bias: Tensor) -> Tensor:
