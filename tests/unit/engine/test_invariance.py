@@ -51,7 +51,7 @@ def test_window_has_the_same_bits_alone_and_among_others(
 ) -> None:
     """With and without what is compiled, and the attention that a CPU may have instead of it."""
     fused_s = 0.5 if decoder.endswith("fused") else 1.0
-    monkeypatch.setattr("service.model.timing.best_seconds", lambda *_: [fused_s, 1.0])
+    monkeypatch.setattr("service.model.timing.best_seconds", lambda *_, **__: [fused_s, 1.0])
     if decoder == "compiled":
         compiled()
     else:

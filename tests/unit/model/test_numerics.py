@@ -71,7 +71,9 @@ def test_auto_encodes_in_int8_where_a_cpu_without_tiles_multiplies_bfloat16_no_f
     for instruction in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
         monkeypatch.setattr(torch.cpu, instruction, lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr("service.model.timing.best_seconds", lambda *_: [bfloat16_s, float32_s])
+    monkeypatch.setattr(
+        "service.model.timing.best_seconds", lambda *_, **__: [bfloat16_s, float32_s]
+    )
     multiplies_bfloat16_faster.cache_clear()
     try:
         assert choose_numerics("auto", CPU, torch.float32) is expected

@@ -196,7 +196,7 @@ def test_without_tiles_the_faster_attention_reads_windows_of_one_length(
 ) -> None:
     numerics = here("bfloat16")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr("service.model.timing.best_seconds", lambda *_: [fused_s, 1.0])
+    monkeypatch.setattr("service.model.timing.best_seconds", lambda *_, **__: [fused_s, 1.0])
     packed = model(replace(CONFIG, window_rounding_frames=rounding))
     pack(packed, numerics)
     decoder = cast("CrossAttention", packed.decoder.get_submodule("blocks.0.cross_attn"))

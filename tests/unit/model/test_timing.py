@@ -37,8 +37,15 @@ def test_clearly_faster_is_faster_by_a_quarter(
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr("time.perf_counter", lambda: now)
+    monkeypatch.setattr("time.thread_time", lambda: now)
     assert is_clearly_faster(partial(call, call_s), partial(call, 2.0)) == faster
+
+
+def test_waiting_for_a_turn_does_not_count() -> None:
+    def waits_and_computes_little() -> None:
+        time.sleep(0.01)
+
+    assert is_clearly_faster(waits_and_computes_little, lambda: sum(range(30_000)))
 
 
 def test_ways_are_compared_on_one_thread_and_the_others_come_back() -> None:
