@@ -28,8 +28,11 @@ def library() -> ctypes.CDLL | None:
     path = Path(__file__).with_name(name)
     if not torch.cpu._is_vnni_supported():
         return None
-    if not _is_made_of(path, path.with_name("compiled.c")):
+    if not path.exists():
         logger.info("nothing is compiled (no gcc at installation?): steps take about twice as long")
+        return None
+    if is_older(path, path.with_name("compiled.c")):
+        logger.warning("%s is older than its source, and is not used: make setup", name)
         return None
     try:
         found = ctypes.CDLL(str(path))
@@ -45,14 +48,12 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def _is_made_of(path: Path, source: Path) -> bool:
-    """Whether a library is there, and younger than its source, if that is there too.
+def is_older(path: Path, source: Path) -> bool:
+    """Whether a library is older than its source, which is there in a checkout only.
 
-    In a checkout that was updated since, it would have other structs.
+    If that was updated since, it may have other structs.
     """
-    if not path.exists():
-        return False
-    return not source.exists() or source.stat().st_mtime <= path.stat().st_mtime
+    return source.exists() and path.stat().st_mtime < source.stat().st_mtime
 
 
 def shares_threads(found: ctypes.CDLL) -> bool:

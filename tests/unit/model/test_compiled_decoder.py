@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from ctypes import CDLL
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from service.model import KVCache, RowGroup, WatchedHeads, WhisperConfig, WhisperModel
-from service.model.compiled import shares_threads
+from service.model.compiled import is_older, shares_threads
 from service.model.compiled_decoder import CompiledDecoder, fits
 from service.model.numerics import MIXED_DECODER
 from service.model.packed import pack
@@ -247,6 +249,17 @@ def test_other_dimensions_are_left_to_torch(changes: dict[str, int], *, is_compi
     found = model.decode(torch.tensor([5]), [0], cache)
     right = reference.decode(torch.tensor([5]), [0], expected)
     assert float((found - right).norm() / right.norm()) < 0.03
+
+
+def test_library_that_is_older_than_its_source_is_noticed(tmp_path: Path) -> None:
+    built, source = tmp_path / "built.so", tmp_path / "source.c"
+    built.touch()
+    assert not is_older(built, source), "a wheel has no source"
+    source.touch()
+    for age_s, expected in ((-1, False), (0, False), (1, True)):
+        os.utime(source, (1000 + age_s, 1000 + age_s))
+        os.utime(built, (1000, 1000))
+        assert is_older(built, source) == expected
 
 
 def test_another_openmp_is_noticed() -> None:
