@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from service.api.keys import ApiKeys
 from service.engine.engine import EngineState
@@ -58,6 +58,27 @@ def test_what_need_not_be_sent_is_refused_at_once(
     shown = problem(page)
     assert title in shown[0]
     assert text in shown[1]
+    assert talking.metric("earshot_upload_bytes_total") == 0
+
+
+def test_a_file_given_at_once_waits_for_what_the_page_asks(
+    talking: LiveServer, open_page: OpenPage
+) -> None:
+    held: list[Route] = []
+    page = open_page(talking)
+    once_it_knows(page)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/web/facts.json", hold)
+    with page.expect_request("**/web/facts.json"):
+        page.reload()
+    page.set_input_files("#file", files=[payload("long.wav", bytes(1_000_001))])
+    in_state(page, "busy")
+    held[0].continue_()
+    in_state(page, "failed")
+    assert "takes 1.0 MB at most" in problem(page)[1]
     assert talking.metric("earshot_upload_bytes_total") == 0
 
 

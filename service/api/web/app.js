@@ -22,7 +22,7 @@ const waveform = new Waveform($("wave-canvas"));
 const player = new Player(showTime);
 const transcript = new Transcript($("segments"), $("live"), (seconds) => player.playFrom(seconds));
 const recorder = new Recorder($("level"), (seconds) => write("recording-clock", clock(seconds)));
-new ServiceView((told) => {
+const service = new ServiceView((told) => {
   facts = told;
   options.offer(told);
 });
@@ -44,7 +44,7 @@ function enter(state) {
 async function start(file) {
   job?.controller.abort();
   $("problem").hidden = true;
-  const own = { file, options: options.read(), withKey: Boolean(options.key), controller: new AbortController(), duration: 0, done: null };
+  const own = { file, options: [], withKey: false, controller: new AbortController(), duration: 0, done: null };
   job = own;
   transcript.clear();
   waveform.clear();
@@ -55,6 +55,9 @@ async function start(file) {
   enter("busy");
   const shown = showRecording(own);
   try {
+    await service.asked; // a file can be given before the page knows what may be asked of the service
+    if (job !== own) return;
+    Object.assign(own, { options: options.read(), withKey: Boolean(options.key) });
     const refused = refusedUnsent(file, facts.max_upload_bytes);
     if (refused) throw Object.assign(new Error(refused.message), refused);
     for await (const event of transcribe("transcribe", formOf(own), { signal: own.controller.signal, key: options.key })) {

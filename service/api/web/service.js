@@ -6,10 +6,14 @@ const EVERY_MS = 1000;
 const MAX_CELLS = 64;
 
 export class ServiceView {
-  /** @param {(facts: object) => void} onFacts called when the model is there to ask about. */
+  /**
+   * `asked` settles when the last question has its answer, or has none.
+   * @param {(facts: object) => void} onFacts called when the model is there to ask about.
+   */
   constructor(onFacts) {
     this.onFacts = onFacts;
     this.known = false;
+    this.asked = Promise.resolve();
     this.timer = null;
     document.addEventListener("visibilitychange", () => this.#poll());
     this.#poll();
@@ -18,7 +22,8 @@ export class ServiceView {
   #poll() {
     clearTimeout(this.timer);
     if (document.visibilityState !== "visible") return;
-    this.#ask().finally(() => {
+    this.asked = this.#ask();
+    this.asked.finally(() => {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.#poll(), EVERY_MS);
     });
