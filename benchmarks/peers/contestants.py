@@ -13,9 +13,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
 
-import httpx
 from rich.console import Console
 
 from benchmarks.own import own_service
@@ -122,34 +125,55 @@ def peer(
         process.wait()
 
 
-def ask(client: httpx.Client, contestant: Contestant, wav: bytes) -> Reply:
+def ask(contestant: Contestant, wav: bytes) -> Reply:
     """Have a recording transcribed.
 
+    As little as can be is done while the answer comes: this process has no cores of its own.
+
     Raises:
-        httpx.HTTPError: if that fails.
-        RuntimeError: if our service says that it failed.
+        OSError: if there is no connection, or it is lost.
+        RuntimeError: if the server says that it failed.
     """
+    parts = urlsplit(contestant.url)
+    path = f"/transcribe?{urlencode(OPTIONS)}" if contestant.is_ours else "/"
+    arrived: list[tuple[float, bytes]] = []
     began = time.perf_counter()
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+    with contextlib.closing(connection):
+        connection.request("POST", path, wav)
+        response = connection.getresponse()
+        while data := response.read1():
+            arrived.append((time.perf_counter() - began, data))
+    whole_s = time.perf_counter() - began
+    body = b"".join(data for _, data in arrived)
+    if response.status != HTTPStatus.OK:
+        raise RuntimeError(f"{contestant.name}: {response.status} {body[:200]!r}")
     if not contestant.is_ours:
-        answer = client.post(contestant.url, content=wav).raise_for_status()
-        took = time.perf_counter() - began
-        return Reply(answer.json(), took, took)
-    tokens, first = [], 0.0
-    request = client.stream(
-        "POST", f"{contestant.url}/transcribe", data=OPTIONS, files={"file": ("a.wav", wav)}
-    )
-    with request as response:
-        response.raise_for_status()
-        for line in response.iter_lines():
-            if not line.startswith("data: "):
-                continue
-            event = json.loads(line.removeprefix("data: "))
+        return Reply(json.loads(body), whole_s, whole_s)
+    tokens = [
+        (at_s, event["token_id"])
+        for at_s, event in _events(arrived)
+        if event["type"] == "token" and event["token_id"] < EOT
+    ]
+    return Reply([token for _, token in tokens], tokens[0][0] if tokens else 0.0, whole_s)
+
+
+def _events(arrived: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Yield server-sent events and when the last byte of each arrived.
+
+    Raises:
+        RuntimeError: at one that says that the service failed.
+    """
+    held = b""
+    for at_s, data in arrived:
+        *whole, held = (held + data).split(b"\n\n")
+        for one in whole:
+            if not (line := one.partition(b"data: ")[2]):
+                continue  # a comment that keeps the connection alive
+            event = json.loads(line)
             if event["type"] == "error":
-                raise RuntimeError(f"{contestant.name}: {event}")
-            if event["type"] == "token" and event["token_id"] < EOT:
-                first = first or time.perf_counter() - began
-                tokens.append(event["token_id"])
-    return Reply(tokens, first, time.perf_counter() - began)
+                raise RuntimeError(f"{OURS}: {event}")
+            yield at_s, event
 
 
 def versions(python: Path) -> dict[str, str]:

@@ -29,7 +29,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import httpx
 import numpy as np
 import typer
 from rich.console import Console
@@ -121,14 +120,13 @@ def checked(contestant: Contestant, reply: Reply, seconds: int) -> Reply:
 def alone(results: list[Results], seconds: int, rounds: int) -> None:
     """Let everybody transcribe one recording, in turns; the first round does not count."""
     wav = recording(seconds)
-    with httpx.Client(timeout=contestants.TIMEOUT_S) as client:
-        for number in range(rounds + 1):
-            for result in results:
-                reply = contestants.ask(client, result.contestant, wav)
-                checked(result.contestant, reply, seconds)
-                if number:
-                    result.numbers[f"{seconds} s"].append(reply.whole_s)
-                    result.numbers["first token"].append(reply.first_s)
+    for number in range(rounds + 1):
+        for result in results:
+            reply = contestants.ask(result.contestant, wav)
+            checked(result.contestant, reply, seconds)
+            if number:
+                result.numbers[f"{seconds} s"].append(reply.whole_s)
+                result.numbers["first token"].append(reply.first_s)
 
 
 def crowded(results: list[Results], seconds: int, rounds: int) -> None:
@@ -136,14 +134,10 @@ def crowded(results: list[Results], seconds: int, rounds: int) -> None:
     wav = recording(seconds)
     for number in range(rounds + 1):
         for result in results:
-            with (
-                httpx.Client(timeout=contestants.TIMEOUT_S) as client,
-                ThreadPoolExecutor(CLIENTS) as pool,
-            ):
+            with ThreadPoolExecutor(CLIENTS) as pool:
                 began = time.perf_counter()
                 asked = [
-                    pool.submit(contestants.ask, client, result.contestant, wav)
-                    for _ in range(CLIENTS)
+                    pool.submit(contestants.ask, result.contestant, wav) for _ in range(CLIENTS)
                 ]
                 for one in asked:
                     checked(result.contestant, one.result(), seconds)
