@@ -50,9 +50,9 @@ def encoder_floor_s(config: WhisperConfig, numerics: Numerics, machine: Machine)
     linears = layers * 2 * t * (4 * d * d + 2 * d * ffn)
     attention = layers * 4 * t * t * d
     cross_kv = config.n_text_layer * 4 * t * d * d
-    is_int8 = numerics.encoder == torch.int8  # then attention stays in float32
-    inner = (linears + cross_kv) / machine.flops[numerics.encoder]
-    inner += attention / machine.flops[F32 if is_int8 else numerics.encoder]
+    if numerics.encoder == torch.int8:
+        attention += attention // 2  # weights have two bytes, and values are multiplied by each
+    inner = (linears + cross_kv + attention) / machine.flops[numerics.encoder]
     return convolutions / machine.flops[F32] + inner
 
 
@@ -62,21 +62,22 @@ def step_floor_s(
     machine: Machine,
     batch: int,
     self_dtype: torch.dtype = F32,
+    cross_dtype: torch.dtype = F32,
     multiplied: torch.dtype | None = None,
 ) -> float:
     """Return the least time for one token on each of `batch` rows.
 
-    `self_dtype` is that of the decoder's own keys and values, `multiplied` what the decoder
-    multiplies in if that is not what it reads.
+    `self_dtype` is that of the decoder's own keys and values, `cross_dtype` that of a window's, and
+    `multiplied` what the decoder multiplies in if that is not what it reads.
     """
     d, ffn, layers = config.d_model, config.n_text_ffn, config.n_text_layer
-    size = numerics.decoder.itemsize
     linears = layers * (6 * d * d + 2 * d * ffn)
     head = config.n_vocab * d
     cross = layers * 2 * config.n_audio_ctx * d
     own = layers * 2 * POSITION * d
-    row_bytes = cross * size + own * self_dtype.itemsize + config.n_vocab * F32.itemsize
-    read = linears * size + head * numerics.head.itemsize + batch * row_bytes
+    row_bytes = cross * cross_dtype.itemsize + own * self_dtype.itemsize
+    row_bytes += config.n_vocab * F32.itemsize
+    read = linears * numerics.decoder.itemsize + head * numerics.head.itemsize + batch * row_bytes
     products = 2 * batch * (linears + cross + own) / machine.flops[multiplied or numerics.decoder]
     products += 2 * batch * head / machine.flops[numerics.head]
     return max(read / machine.read, products)
@@ -157,6 +158,7 @@ def main(
                     machine,
                     batch,
                     model.self_dtype,
+                    model.cross_dtype,
                     None if model.decoder.compiled is None else F32,
                 )
                 for name, (model, _) in models.items()

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from service.decoding.compiled_rules import RuledRows, keep_rules
 from service.decoding.params import SequenceParams, SpecialTokens
+from service.model.compiled import library
 
 NEGATIVE_INFINITY = float("-inf")
 _SUMMED_ROWS = 4
@@ -112,12 +114,20 @@ class RuleState:
         """
         rows = slice(first, first + logits.shape[0])
         looks = looks and self.looks
+        if looks and (compiled := library()) is not None:
+            return keep_rules(compiled, logits, self._of(rows), self.special)
         filtered = self.suppress(logits, rows)
         if looks and not any(self._ruled[rows]):
             return filtered
         self.keep_order(filtered, rows, looks=looks)
         self.weigh(filtered, rows, looks=looks)
         return filtered
+
+    def _of(self, rows: slice) -> RuledRows:
+        return RuledRows(
+            self._bias[rows], self._timestamps[rows], self._last[rows], self._penultimate[rows],
+            self._latest[rows],
+        )  # fmt: skip
 
     def suppress(self, logits: Tensor, rows: slice) -> Tensor:
         """Return logits without the suppressed tokens of each row: f32[b n_vocab]."""

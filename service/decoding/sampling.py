@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from service.decoding.beam import rank_beams
+from service.decoding.compiled_rules import weigh_tokens
 from service.decoding.params import NoiseKey, SequenceParams, SpecialTokens
 from service.decoding.rules import RuleState
+from service.model.compiled import library
 from service.model.kv_cache import to_device
 
 _MASK_64 = (1 << 64) - 1
@@ -217,6 +219,8 @@ class Sampler:
 
 def _chosen(filtered: Tensor, tokens: Tensor, row: int) -> Draw:
     """Note the tokens that the rows from `row` on draw: f32[b n_vocab], i64[b]."""
+    if filtered.device.type == "cpu" and (compiled := library()) is not None:
+        return Draw(row, tokens, weigh_tokens(compiled, filtered, tokens))
     chosen = filtered.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0].double()
     packed = torch.stack([tokens.double(), chosen, (~chosen.isfinite()).double()], dim=1)
     return Draw(row, tokens, packed)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 AttendCached = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -54,7 +55,7 @@ class SelfAttention(nn.Module):
     def __init__(self, d_model: int, n_head: int) -> None:
         super().__init__()
         self.n_head = n_head
-        self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = scaled_dot_product_attention
+        self.attend: Attend = scaled_dot_product_attention
         self.attend_cached: AttendCached = attend
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)

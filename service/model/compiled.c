@@ -1,16 +1,17 @@
-/* What torch has no fast operation for on a CPU: the decoder's blocks in a step of few rows, and
-   products of 8-bit integers with a scale for each row.
+/* What torch has no fast operation for on a CPU: the decoder's blocks in a step of few rows,
+   products of 8-bit integers with a scale for each row, and Whisper's rules.
 
    A row's bits do not depend on its neighbours (docs/adr/0001): each of its numbers is one sum,
    whose terms are added in an order that the number of rows has no part in, or of integers, and it
    reads nobody's keys but its own. The compiler may choose neither the order of a sum (-ffast-math)
    nor how often it is rounded (-ffp-contract).
 
-   Knows nothing about tensors, requests or tokens' meaning. service/model/compiled_decoder.py and
-   service/model/int8.py have the other side. */
+   Knows nothing about tensors or requests. service/model/compiled_decoder.py, service/model/int8.py
+   and service/decoding/compiled_rules.py have the other side. */
 
 #include <float.h>
 #include <immintrin.h>
+#include <math.h>
 #include <omp.h>
 #include <stdint.h>
 #include <string.h>
@@ -35,11 +36,13 @@ typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
    waits for their dispatch longer than for memory. Here it is one parallel region, whose threads
    share the columns of each product and the heads of each attention.
 
-   Weights, keys and values are bfloat16 in memory; everything is computed in float32. */
+   Keys and values are bfloat16 in memory, weights that or 8-bit integers; everything is computed in
+   float32. */
 
 typedef struct {
-    const uint16_t *weight; /* bfloat16 [n_out / TILE][n_in][TILE] */
-    const float *bias;      /* f32[n_out] */
+    const void *weight;  /* [n_out / TILE][n_in][TILE]: int8 if there are scales, or bfloat16 */
+    const float *scales; /* f32[n_out], or NULL */
+    const float *bias;   /* f32[n_out] */
     int64_t n_in, n_out;
 } Linear;
 
@@ -83,6 +86,10 @@ ALWAYS floats widen(const uint16_t *from) {
     return (floats)(__builtin_convertvector(*(const halves *)from, bits) << 16);
 }
 
+ALWAYS floats from_int8(const int8_t *from) {
+    return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)from)));
+}
+
 ALWAYS uint16_t narrow(float value) {
     uint32_t word;
     memcpy(&word, &value, sizeof word);
@@ -98,9 +105,25 @@ ALWAYS floats multiply_add(floats a, floats b, floats c) {
     return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
 
-ALWAYS floats larger(floats a, floats b) {
-    ints is = a > b;
-    return (floats)(((ints)a & is) | ((ints)b & ~is));
+/* The second, if one is no number. */
+ALWAYS floats larger(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
+
+ALWAYS float largest_lane(floats v) {
+    float most = v[0];
+    for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+ALWAYS int any(ints v) { return _mm512_test_epi32_mask((__m512i)v, (__m512i)v) != 0; }
+
+ALWAYS floats magnitude(floats v) { return (floats)((bits)v & 0x7fffffffu); }
+
+ALWAYS ints rounded(floats v) { return (ints)_mm512_cvtps_epi32((__m512)v); }
+
+/* A vector of numbers, -inf for those that are not there. */
+ALWAYS floats some(const float *from, int64_t left) {
+    __mmask16 there = left >= LANES ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
+    return (floats)_mm512_mask_loadu_ps((__m512)all(-INFINITY), there, from);
 }
 
 ALWAYS float sum(floats v) {
@@ -114,8 +137,7 @@ ALWAYS float sum(floats v) {
 /* e^x for x <= 0, to about 3 units in the last place: 2^n * e^r with |r| <= ln(2) / 2. */
 ALWAYS floats exponential(floats x) {
     const float to_integer = 12582912.0f; /* 1.5 * 2^23: adding it rounds */
-    ints tiny = x < -87.0f;
-    x = (floats)(((ints)x & ~tiny) | ((ints)all(-87.0f) & tiny)); /* which keeps a NaN */
+    x = larger(all(-87.0f), x);
     floats n = multiply_add(x, all(1.44269504f), all(to_integer)) - to_integer;
     floats r = multiply_add(n, all(-0.693359375f), x);
     r = multiply_add(n, all(2.12194440e-4f), r);
@@ -148,44 +170,52 @@ ALWAYS floats gelu(floats x) {
 
 typedef enum { STORE, ADD, GELU } Then;
 
-/* Columns [at, at + TILE) of `n` rows: each is bias + the sum over `n_in`, term after term. */
-ALWAYS void tile(const Linear *linear, int64_t at, const float *x, int n, float *y, Then then) {
-    const uint16_t *weight = linear->weight + at * linear->n_in;
+/* Columns [at, at + TILE) of `n` rows: each is the sum over `n_in`, term after term, and the bias. */
+ALWAYS void tile(const Linear *linear, int is_int8, int64_t at, const float *x, int n, float *y,
+                 Then then) {
+    const int8_t *integers = (const int8_t *)linear->weight + at * linear->n_in;
+    const uint16_t *halves = (const uint16_t *)linear->weight + at * linear->n_in;
     floats low[MAX_ROWS], high[MAX_ROWS];
-    for (int row = 0; row < n; row++) {
-        low[row] = *(const floats *)(linear->bias + at);
-        high[row] = *(const floats *)(linear->bias + at + LANES);
-    }
-    for (int64_t k = 0; k < linear->n_in; k++, weight += TILE) {
-        floats first = widen(weight), second = widen(weight + LANES);
+    for (int row = 0; row < n; row++) low[row] = high[row] = all(0.0f);
+    for (int64_t k = 0; k < linear->n_in; k++, integers += TILE, halves += TILE) {
+        floats first = is_int8 ? from_int8(integers) : widen(halves);
+        floats second = is_int8 ? from_int8(integers + LANES) : widen(halves + LANES);
         for (int row = 0; row < n; row++) {
             floats value = all(x[row * linear->n_in + k]);
             low[row] = multiply_add(first, value, low[row]);
             high[row] = multiply_add(second, value, high[row]);
         }
     }
+    const floats *bias = (const floats *)(linear->bias + at);
+    const floats *scales = is_int8 ? (const floats *)(linear->scales + at) : NULL;
     for (int row = 0; row < n; row++) {
         floats *to = (floats *)(y + row * linear->n_out + at);
-        floats *next = (floats *)(y + row * linear->n_out + at + LANES);
-        if (then == ADD) low[row] += *to, high[row] += *next;
+        if (is_int8) low[row] *= scales[0], high[row] *= scales[1];
+        low[row] += bias[0], high[row] += bias[1];
+        if (then == ADD) low[row] += to[0], high[row] += to[1];
         if (then == GELU) low[row] = gelu(low[row]), high[row] = gelu(high[row]);
-        *to = low[row];
-        *next = high[row];
+        to[0] = low[row], to[1] = high[row];
     }
 }
 
 /* [n n_in] -> [n n_out]. Threads share the columns. */
-ALWAYS void product(const Linear *linear, const float *x, int64_t n, float *y, Then then) {
+ALWAYS void product_of(const Linear *linear, int is_int8, const float *x, int64_t n, float *y,
+                       Then then) {
+    int64_t n_in = linear->n_in, n_out = linear->n_out;
 #pragma omp for schedule(static)
-    for (int64_t at = 0; at < linear->n_out; at += TILE) {
+    for (int64_t at = 0; at < n_out; at += TILE) {
         int64_t row = 0;
         for (; row + 8 <= n; row += 8)
-            tile(linear, at, x + row * linear->n_in, 8, y + row * linear->n_out, then);
+            tile(linear, is_int8, at, x + row * n_in, 8, y + row * n_out, then);
         for (; row + 4 <= n; row += 4)
-            tile(linear, at, x + row * linear->n_in, 4, y + row * linear->n_out, then);
-        for (; row < n; row++)
-            tile(linear, at, x + row * linear->n_in, 1, y + row * linear->n_out, then);
+            tile(linear, is_int8, at, x + row * n_in, 4, y + row * n_out, then);
+        for (; row < n; row++) tile(linear, is_int8, at, x + row * n_in, 1, y + row * n_out, then);
     }
+}
+
+ALWAYS void product(const Linear *linear, const float *x, int64_t n, float *y, Then then) {
+    if (linear->scales) product_of(linear, 1, x, n, y, then);
+    else product_of(linear, 0, x, n, y, then);
 }
 
 /* LayerNorm: [n d_model] -> [n d_model]. Threads share the rows. */
@@ -213,8 +243,7 @@ ALWAYS float weigh(float *scores, int64_t n) {
     floats largest = all(-__builtin_inff()), total = {};
     *(floats *)(scores + n) = largest; /* what fills the last vector up weighs e^-87: nothing */
     for (int64_t k = 0; k < n; k += LANES) largest = larger(*(floats *)(scores + k), largest);
-    float most = largest[0];
-    for (int i = 1; i < LANES; i++) most = largest[i] > most ? largest[i] : most;
+    float most = largest_lane(largest);
     for (int64_t k = 0; k < n; k += LANES) {
         floats weights = exponential(*(floats *)(scores + k) - most);
         *(floats *)(scores + k) = weights;
@@ -358,34 +387,37 @@ int64_t decode(const Model *m, const Cache *cache, const Place *places, int64_t 
 
 /* ------------------------------------------------------------------- 8-bit integers */
 
-#define COLUMNS 64   /* of the LM head that are computed together: four vectors */
+#define COLUMNS 64 /* of the LM head that are computed together: four vectors */
 #define ZERO_POINT 128
 #define LEVELS 127.0f
 
-/* Rows of f32[n][k] as integers around 128, each with a scale of its own: x = scale * (q - 128).
-   A row that is not finite has a scale that is not. */
-void quantise(const float *x, int64_t n, int64_t k, uint8_t *q, float *scales, int32_t n_threads) {
-    const __m512i zero_point = _mm512_set1_epi32(ZERO_POINT);
-#pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (int64_t row = 0; row < n; row++) {
-        const float *in = x + row * k;
-        floats largest = {}, lost = {};
-        for (int64_t i = 0; i < k; i += LANES) {
-            floats value = *(const floats *)(in + i);
-            lost += value * 0.0f; /* stays zero unless one is not finite */
-            largest = larger((floats)((bits)value & 0x7fffffffu), largest);
-        }
-        float most = largest[0];
-        for (int i = 1; i < LANES; i++) most = largest[i] > most ? largest[i] : most;
-        float scale = most / LEVELS;
-        if (scale < FLT_MIN) scale = FLT_MIN;
-        scales[row] = scale + sum(lost);
-        for (int64_t i = 0; i < k; i += LANES) {
-            __m512 value = _mm512_div_ps(_mm512_loadu_ps(in + i), _mm512_set1_ps(scale));
-            __m512i near = _mm512_add_epi32(_mm512_cvtps_epi32(value), zero_point);
-            _mm_storeu_si128((__m128i *)(q + row * k + i), _mm512_cvtepi32_epi8(near));
-        }
+/* For what has `largest` as its largest magnitude. */
+ALWAYS float scale_of(float largest) {
+    float scale = largest / LEVELS;
+    return scale < FLT_MIN ? FLT_MIN : scale;
+}
+
+/* f32[k] as integers around 128, with a scale: x = scale * (q - 128). What is not finite has a scale
+   that is not. */
+ALWAYS void quantise_row(const float *x, int64_t k, uint8_t *q, float *scale_to) {
+    floats largest = {}, lost = {};
+    for (int64_t i = 0; i < k; i += LANES) {
+        floats value = *(const floats *)(x + i);
+        lost += value * 0.0f; /* stays zero unless one is not finite */
+        largest = larger(magnitude(value), largest);
     }
+    float scale = scale_of(largest_lane(largest));
+    *scale_to = scale + sum(lost);
+    for (int64_t i = 0; i < k; i += LANES) {
+        ints near = rounded(*(const floats *)(x + i) / scale) + ZERO_POINT;
+        _mm_storeu_si128((void *)(q + i), _mm512_cvtepi32_epi8((__m512i)near));
+    }
+}
+
+/* Rows of f32[n][k] as integers, each with a scale of its own. */
+void quantise(const float *x, int64_t n, int64_t k, uint8_t *q, float *scales, int32_t n_threads) {
+#pragma omp parallel for num_threads(n_threads) schedule(static)
+    for (int64_t row = 0; row < n; row++) quantise_row(x + row * k, k, q + row * k, scales + row);
 }
 
 /* y = y * scale of the row + bias, in place: f32[n][m]. */
@@ -441,6 +473,301 @@ void lm_head(const LmHead *h, const uint8_t *q, const float *scales, int64_t n, 
             lm_head_tile(h, at, q + row * h->n_in, scales + row, 4, y + row * h->n_out);
         for (; row < n; row++)
             lm_head_tile(h, at, q + row * h->n_in, scales + row, 1, y + row * h->n_out);
+    }
+}
+
+/* ------------------------------------------------------------------- attention in 8-bit integers
+
+   Of all positions of a window to all of it. Queries and keys have a scale each, values one for each
+   channel of a head. The mean of all keys is taken from each, which adds one number to all scores of
+   a query, and changes no weight. Many weights are a thousandth of the largest, and together more:
+   they have 16 bits, in two bytes that are multiplied one after the other. */
+
+#define QUERIES 4 /* that share keys and values while those are in registers */
+#define KEYS 64   /* that are scored together: four vectors */
+#define WHOLE 65535.0f
+
+typedef struct {
+    const float *of;        /* f32[n][n_head][d] */
+    int64_t position, head; /* numbers from one to the next */
+} Heads;
+
+typedef struct {
+    Heads query, key, value;
+    int64_t n, n_head, d_head, n_filled; /* `n_filled`: n, up to a multiple of KEYS */
+    int8_t *keys;        /* [n_head][n_filled / KEYS][d_head / 4][KEYS][4] */
+    float *key_scales;   /* f32[n_head][n_filled] */
+    int32_t *key_sums;   /* [n_head][n_filled]: 128 times the sum of a key */
+    int8_t *values;      /* [n_head][n_filled / 4][d_head][4] */
+    float *value_scales; /* f32[n_head][d_head] */
+    float *context;      /* f32[n][n_head][d_head] */
+} Attention;
+
+/* Keys of a head, less their mean, as integers. Those that fill up are zeros. If one is not finite,
+   no scale is. */
+ALWAYS void round_keys(const Attention *a, int64_t head, int d) {
+    const float *from = a->key.of + head * a->key.head;
+    int8_t *to = a->keys + head * a->n_filled * d;
+    float *scales = a->key_scales + head * a->n_filled;
+    int32_t *sums = a->key_sums + head * a->n_filled;
+    floats mean[MAX_HEAD / LANES] = {};
+    for (int64_t k = 0; k < a->n; k++)
+        for (int i = 0; i < d / LANES; i++)
+            mean[i] += *(const floats *)(from + k * a->key.position + i * LANES);
+    for (int i = 0; i < d / LANES; i++) mean[i] /= (float)a->n;
+    for (int64_t k = 0; k < a->n_filled; k++) {
+        floats key[MAX_HEAD / LANES] = {}, largest = {}, lost = {};
+        int32_t fours[MAX_HEAD / 4];
+        ints sum_of = {};
+        for (int i = 0; k < a->n && i < d / LANES; i++) {
+            key[i] = *(const floats *)(from + k * a->key.position + i * LANES) - mean[i];
+            lost += key[i] * 0.0f;
+            largest = larger(magnitude(key[i]), largest);
+        }
+        float scale = scale_of(largest_lane(largest));
+        for (int i = 0; i < d / LANES; i++) {
+            ints integers = rounded(key[i] / scale);
+            sum_of += integers;
+            _mm_storeu_si128((void *)(fours + i * 4), _mm512_cvtepi32_epi8((__m512i)integers));
+        }
+        scales[k] = scale + sum(lost);
+        sums[k] = ZERO_POINT * _mm512_reduce_add_epi32((__m512i)sum_of);
+        int8_t *at = to + k / KEYS * KEYS * d + k % KEYS * 4;
+        for (int four = 0; four < d / 4; four++)
+            memcpy(at + four * KEYS * 4, fours + four, sizeof fours[0]);
+    }
+}
+
+/* Values of a head as integers. Those that fill up are zeros. */
+ALWAYS void round_values(const Attention *a, int64_t head, int d) {
+    const float *from = a->value.of + head * a->value.head;
+    int8_t *to = a->values + head * a->n_filled * d;
+    floats *scales = (floats *)(a->value_scales + head * d);
+    floats largest[MAX_HEAD / LANES] = {}, lost[MAX_HEAD / LANES] = {}, factor[MAX_HEAD / LANES];
+    for (int64_t k = 0; k < a->n; k++)
+        for (int i = 0; i < d / LANES; i++) {
+            floats value = *(const floats *)(from + k * a->value.position + i * LANES);
+            lost[i] += value * 0.0f;
+            largest[i] = larger(magnitude(value), largest[i]);
+        }
+    for (int i = 0; i < d / LANES; i++) {
+        floats scale = larger(largest[i] / LEVELS, all(FLT_MIN));
+        factor[i] = 1.0f / scale;
+        scales[i] = scale + lost[i];
+    }
+    for (int64_t k = 0; k < a->n_filled; k += 4)
+        for (int i = 0; i < d / LANES; i++) {
+            ints four = {};
+            for (int64_t j = 0; j < 4 && k + j < a->n; j++) {
+                const float *value = from + (k + j) * a->value.position + i * LANES;
+                four |= (rounded(*(const floats *)value * factor[i]) & 255) << (int)(8 * j);
+            }
+            *(ints *)(to + k * d + i * LANES * 4) = four;
+        }
+}
+
+/* Scores of `n` queries over all keys, f32[n][n_filled], without the scales of the queries. */
+ALWAYS void score(const Attention *a, int64_t head, int d, int n, const uint8_t *queries,
+                  float *scores) {
+    for (int64_t first = 0; first < a->n_filled; first += KEYS) {
+        const int8_t *keys = a->keys + (head * a->n_filled + first) * d;
+        __m512i total[QUERIES][4];
+        for (int row = 0; row < n; row++)
+            for (int i = 0; i < 4; i++) total[row][i] = _mm512_setzero_si512();
+        for (int four = 0; four < d; four += 4, keys += 4 * KEYS) {
+            __m512i key[4];
+            for (int i = 0; i < 4; i++) key[i] = _mm512_loadu_si512(keys + 64 * i);
+            for (int row = 0; row < n; row++) {
+                int32_t query;
+                memcpy(&query, queries + row * d + four, sizeof query);
+                for (int i = 0; i < 4; i++)
+                    total[row][i] =
+                        _mm512_dpbusd_epi32(total[row][i], _mm512_set1_epi32(query), key[i]);
+            }
+        }
+        for (int i = 0; i < 4; i++) {
+            int64_t at = head * a->n_filled + first + i * LANES;
+            ints sums = *(const ints *)(a->key_sums + at);
+            floats scales = *(const floats *)(a->key_scales + at);
+            for (int row = 0; row < n; row++) {
+                floats found = __builtin_convertvector((ints)total[row][i] - sums, floats);
+                *(floats *)(scores + row * a->n_filled + first + i * LANES) = found * scales;
+            }
+        }
+    }
+}
+
+/* 2^x for -120 <= x <= 0, times WHOLE and rounded. */
+ALWAYS ints parts_of_whole(floats x) {
+    floats shifted = x + 12582912.0f; /* 1.5 * 2^23: adding it rounds */
+    floats r = x - (shifted - 12582912.0f);
+    floats p = all(WHOLE * 9.6181291e-3f);
+    p = multiply_add(p, r, all(WHOLE * 5.5504109e-2f));
+    p = multiply_add(p, r, all(WHOLE * 2.4022651e-1f));
+    p = multiply_add(p, r, all(WHOLE * 6.9314718e-1f));
+    p = multiply_add(p, r, all(WHOLE));
+    return rounded((floats)((bits)p + ((bits)shifted << 23)));
+}
+
+/* Scores of a query, of which one is worth `scale`, as weights: upper and lower bytes, u8[n_filled]
+   each -> what makes the sum of the weights one. */
+ALWAYS float weigh_in_parts(const Attention *a, float *scores, float scale, uint8_t *upper,
+                            uint8_t *lower) {
+    floats largest = all(-INFINITY);
+    for (int64_t k = a->n; k < a->n_filled; k++) scores[k] = -INFINITY;
+    for (int64_t k = 0; k < a->n_filled; k += LANES)
+        largest = larger(*(const floats *)(scores + k), largest);
+    floats most = all(largest_lane(largest)), factor = all(scale);
+    ints total = {};
+    for (int64_t k = 0; k < a->n_filled; k += LANES) {
+        floats below = (*(const floats *)(scores + k) - most) * factor;
+        ints parts = parts_of_whole(larger(below, all(-120.0f)));
+        total += parts;
+        _mm_storeu_si128((void *)(upper + k), _mm512_cvtepi32_epi8((__m512i)(parts >> 8)));
+        _mm_storeu_si128((void *)(lower + k), _mm512_cvtepi32_epi8((__m512i)parts));
+    }
+    return 1.0f / (float)_mm512_reduce_add_epi32((__m512i)total);
+}
+
+/* Values times the weights u8[n][n_filled] of `n` queries. */
+ALWAYS void mix(const Attention *a, int64_t head, int d, int n, const uint8_t *weights,
+                __m512i total[QUERIES][MAX_HEAD / LANES]) {
+    const int8_t *values = a->values + head * a->n_filled * d;
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < d / LANES; i++) total[row][i] = _mm512_setzero_si512();
+    for (int64_t k = 0; k < a->n_filled; k += 4, values += 4 * d) {
+        __m512i value[MAX_HEAD / LANES];
+        for (int i = 0; i < d / LANES; i++) value[i] = _mm512_loadu_si512(values + 64 * i);
+        for (int row = 0; row < n; row++) {
+            int32_t four;
+            memcpy(&four, weights + row * a->n_filled + k, sizeof four);
+            for (int i = 0; i < d / LANES; i++)
+                total[row][i] =
+                    _mm512_dpbusd_epi32(total[row][i], _mm512_set1_epi32(four), value[i]);
+        }
+    }
+}
+
+/* Attend with `n` queries of a head, from the position `first` on. */
+ALWAYS void attend_all(const Attention *a, int64_t head, int64_t first, int d, int n) {
+    int64_t width = a->n_filled;
+    float scores[n * width], shares[QUERIES], scales[QUERIES];
+    uint8_t queries[n * d], upper[n * width], lower[n * width];
+    for (int row = 0; row < n; row++) {
+        const float *from = a->query.of + (first + row) * a->query.position + head * a->query.head;
+        quantise_row(from, d, queries + row * d, scales + row);
+    }
+    score(a, head, d, n, queries, scores);
+    float factor = 1.44269504f / __builtin_sqrtf((float)d); /* of e, as a power of two */
+    for (int row = 0; row < n; row++) {
+        int64_t at = row * width;
+        shares[row] = weigh_in_parts(a, scores + at, scales[row] * factor, upper + at, lower + at);
+        shares[row] += (scales[row] + a->key_scales[head * width]) * 0.0f; /* if one is no number */
+    }
+    __m512i high[QUERIES][MAX_HEAD / LANES], low[QUERIES][MAX_HEAD / LANES];
+    mix(a, head, d, n, upper, high);
+    mix(a, head, d, n, lower, low);
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < d / LANES; i++) {
+            floats scale = *(const floats *)(a->value_scales + head * d + i * LANES);
+            floats mixed = __builtin_convertvector((ints)high[row][i], floats) * 256.0f
+                + __builtin_convertvector((ints)low[row][i], floats);
+            *(floats *)(a->context + ((first + row) * a->n_head + head) * d + i * LANES) =
+                mixed * scale * shares[row];
+        }
+}
+
+ALWAYS void attend_of(const Attention *a, int d) {
+    int64_t n_blocks = (a->n + QUERIES - 1) / QUERIES;
+#pragma omp for schedule(static)
+    for (int64_t head = 0; head < 2 * a->n_head; head++) {
+        if (head < a->n_head) round_keys(a, head, d);
+        else round_values(a, head - a->n_head, d);
+    }
+#pragma omp for schedule(static)
+    for (int64_t at = 0; at < a->n_head * n_blocks; at++) {
+        int64_t head = at / n_blocks, first = at % n_blocks * QUERIES;
+        if (first + QUERIES <= a->n) attend_all(a, head, first, d, QUERIES);
+        else for (; first < a->n; first++) attend_all(a, head, first, d, 1);
+    }
+}
+
+/* f32[n][n_head][d_head] of queries, keys and values -> context, for heads of 64 or of 32. */
+void attend_in_integers(const Attention *a, int32_t n_threads) {
+#pragma omp parallel num_threads(n_threads)
+    {
+        if (a->d_head == 64) attend_of(a, 64);
+        else attend_of(a, 32);
+    }
+}
+
+/* ------------------------------------------------------------------- rules and draws
+
+   service/decoding/rules.py says what the rules are. Threads share the rows. */
+
+typedef struct {
+    const float *bias;                         /* f32[n][n_vocab]: -inf for what is suppressed */
+    const uint8_t *ruled, *last, *penultimate; /* bool[n] */
+    const int64_t *latest;                     /* i64[n] */
+    int64_t n_vocab, begin, eot;               /* timestamps are those from `begin` on */
+} Rules;
+
+/* The largest of n numbers: NaN if one of them is, -inf if there are none. */
+static float largest_of(const float *x, int64_t n) {
+    floats largest = all(-INFINITY);
+    ints lost = {};
+    for (int64_t i = 0; i < n; i += LANES) {
+        floats value = some(x + i, n - i);
+        lost |= value != value;
+        largest = larger(value, largest);
+    }
+    return any(lost) ? NAN : largest_lane(largest);
+}
+
+/* The logarithm of the sum of e^(x - largest), for the largest of n numbers. */
+static float log_sum(const float *x, int64_t n, float largest) {
+    floats total = {};
+    for (int64_t i = 0; i < n; i += LANES) total += exponential(some(x + i, n - i) - largest);
+    return logf(sum(total));
+}
+
+static void forbid(float *x, int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; i++) x[i] = -INFINITY;
+}
+
+/* f32[n][n_vocab] -> the same, without what a row may not say next. */
+void keep_rules(const Rules *rules, const float *logits, int64_t n, float *filtered,
+                int32_t n_threads) {
+    int64_t n_vocab = rules->n_vocab, begin = rules->begin;
+#pragma omp parallel for if (n > 1) num_threads(n_threads) schedule(static)
+    for (int64_t row = 0; row < n; row++) {
+        const float *from = logits + row * n_vocab, *bias = rules->bias + row * n_vocab;
+        float *to = filtered + row * n_vocab;
+        for (int64_t i = 0; i < n_vocab; i++) to[i] = from[i] + bias[i];
+        if (!rules->ruled[row]) continue;
+        int opened = rules->last[row] && !rules->penultimate[row];
+        int closed = rules->last[row] && rules->penultimate[row];
+        int64_t earliest = rules->latest[row] + !opened;
+        if (opened) forbid(to, 0, rules->eot);
+        forbid(to, begin, closed || earliest > n_vocab ? n_vocab : earliest);
+        float largest = largest_of(to + begin, n_vocab - begin);
+        if (largest == -INFINITY) continue;
+        float mass = largest + log_sum(to + begin, n_vocab - begin, largest);
+        if (mass > largest_of(to, begin)) forbid(to, 0, begin);
+    }
+}
+
+/* f32[n][n_vocab] and a token of each row -> f64[n][3]: the token, its log-probability, and
+   whether that is no number. */
+void weigh_tokens(const float *logits, const int64_t *tokens, int64_t n, int64_t n_vocab,
+                  double *weighed, int32_t n_threads) {
+#pragma omp parallel for if (n > 1) num_threads(n_threads) schedule(static)
+    for (int64_t row = 0; row < n; row++) {
+        const float *x = logits + row * n_vocab;
+        float largest = largest_of(x, n_vocab);
+        float logprob = (x[tokens[row]] - largest) - log_sum(x, n_vocab, largest);
+        double *to = weighed + row * 3;
+        to[0] = (double)tokens[row], to[1] = logprob, to[2] = !isfinite(logprob);
     }
 }
 

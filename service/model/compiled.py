@@ -43,8 +43,15 @@ def library() -> ctypes.CDLL | None:
         logger.warning("%s brings another OpenMP than torch's, and is not used", name)
         return None
     found.decode.restype = ctypes.c_int64
-    for function in (found.quantise, found.rescale, found.lm_head):
-        function.restype = None
+    for name in (
+        "quantise",
+        "rescale",
+        "lm_head",
+        "attend_in_integers",
+        "keep_rules",
+        "weigh_tokens",
+    ):
+        getattr(found, name).restype = None
     return found
 
 

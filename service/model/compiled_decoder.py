@@ -1,8 +1,8 @@
 """The decoder's blocks as one function of `compiled.c`, and its structs as Python has them.
 
 A step of a few rows is over a thousand calls into torch, which take longer to be dispatched than
-memory to be read. Compiled, it is one call. Weights, keys and values are bfloat16; sums are
-float32. Used where the numerics keep the decoder in bfloat16. Knows nothing about requests.
+memory to be read. Compiled, it is one call. Keys and values are bfloat16, weights that or 8-bit
+integers with a scale for each output; what is computed is float32. Knows nothing about requests.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from service.model.attention import split_heads
 from service.model.config import WhisperConfig
+from service.model.int8 import as_integers
 from service.model.kv_cache import KVCache
 from service.model.places import Place, RowGroup
 from service.model.watched import WatchedHeads
@@ -31,7 +32,7 @@ HEAD_WIDTHS = range(16, 129, 16)
 
 class _Linear(ctypes.Structure):
     _fields_ = (
-        ("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p),
+        ("weight", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("bias", ctypes.c_void_p),
         ("n_in", ctypes.c_int64), ("n_out", ctypes.c_int64),
     )  # fmt: skip
 
@@ -84,10 +85,18 @@ class CompiledDecoder:
         compiled: the library.
         decoder: whose weights these are, f32, its token embedding bfloat16.
         config: its dimensions.
+        dtype: of the linears' weights in memory, bfloat16 or int8.
     """
 
-    def __init__(self, compiled: ctypes.CDLL, decoder: TextDecoder, config: WhisperConfig) -> None:
+    def __init__(
+        self,
+        compiled: ctypes.CDLL,
+        decoder: TextDecoder,
+        config: WhisperConfig,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
         self._decode = compiled.decode
+        self._dtype = dtype
         self._width = max(3 * config.d_model, config.n_text_ffn)
         self._n_layer = config.n_text_layer
         self._d_model = config.d_model
@@ -202,9 +211,15 @@ class CompiledDecoder:
 
     def _linear(self, linear: nn.Linear) -> _Linear:
         n_out, n_in = linear.weight.shape
-        tiles = linear.weight.bfloat16().view(-1, TILE, n_in).transpose(1, 2).contiguous()
+        scales: int | None = None
+        if self._dtype == torch.int8:
+            weight, of_outputs = as_integers(linear.weight)
+            scales = self._keep(of_outputs)
+        else:
+            weight = linear.weight.to(self._dtype)
+        tiles = weight.view(-1, TILE, n_in).transpose(1, 2).contiguous()
         bias = torch.zeros(n_out) if linear.bias is None else linear.bias
-        return _Linear(self._keep(tiles), self._keep(bias), n_in, n_out)
+        return _Linear(self._keep(tiles), scales, self._keep(bias), n_in, n_out)
 
     def _keep(self, tensor: Tensor) -> int:
         """Keep a tensor for as long as its address is used."""

@@ -44,8 +44,8 @@ def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scales).round_().add_(_ZERO_POINT).to(torch.uint8), scales
 
 
-def _of_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """f32[n_out n_in] -> integers i8[n_out n_in] and scales f32[n_out]."""
+def as_integers(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight f32[n_out n_in] -> integers i8[n_out n_in] and scales f32[n_out]."""
     scales = (weight.abs().amax(dim=1) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
     return (weight / scales[:, None]).round_().to(torch.int8), scales
 
@@ -66,7 +66,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.shape: tuple[int, ...] = tuple(weight.shape)
         self._kept = kept
-        integers, self._scales = _of_weight(weight)
+        integers, self._scales = as_integers(weight)
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
         self._weight: Tensor = torch.ops.onednn.qlinear_prepack(integers, None)
         self._bias = bias
@@ -114,7 +114,7 @@ class Int8Head(nn.Module):
 
     def __init__(self, compiled: ctypes.CDLL, weight: Tensor) -> None:
         super().__init__()
-        integers, self._scales = _of_weight(weight)
+        integers, self._scales = as_integers(weight)
         self._sums = integers.sum(dim=1, dtype=torch.int32) * _ZERO_POINT
         self._n_out, self._n_in = weight.shape
         filled = pad(integers, (0, 0, 0, -self._n_out % _COLUMNS))

@@ -33,10 +33,11 @@ class Numerics:
             read them in. Otherwise torch's own kernels run on the weights as they are.
         encoder: dtype of the encoder's linears and of the projection to a window's keys and values;
             of the encoder's attention too, which is float32 where this is int8.
-        decoder: dtype of the decoder's other linears and of the token embedding; where the decoder
-            is compiled or the CPU has tiles, of the keys and values that are kept, its own and a
-            window's, and elsewhere of a window's where all have one length. Sums, residuals,
-            normalisation and softmax are float32 in all.
+        decoder: dtype of the weights of the decoder's other linears. int8 is bfloat16 where the
+            decoder is not compiled. With either, bfloat16 is that of the token embedding and, where
+            the decoder is compiled or the CPU has tiles, of the keys and values that are kept, its
+            own and a window's, and elsewhere of a window's where all have one length. Sums,
+            residuals, normalisation and softmax are float32 in all.
         head: dtype that the LM head multiplies in. In int8 there is one scale for each row of
             activations, so that rows do not change each other, and one for each token.
     """
@@ -58,7 +59,7 @@ PACKED = Numerics("packed")
 BFLOAT16 = Numerics("bfloat16", encoder=_BF16, decoder=_BF16, head=_BF16)
 MIXED = Numerics("mixed", encoder=_BF16, decoder=_BF16, head=torch.int8)
 MIXED_DECODER = Numerics("mixed-decoder", decoder=_BF16, head=torch.int8)
-INT8 = Numerics("int8", encoder=torch.int8, decoder=_BF16, head=torch.int8)
+INT8 = Numerics("int8", encoder=torch.int8, decoder=torch.int8, head=torch.int8)
 NUMERICS = {
     numerics.name: numerics for numerics in (PLAIN, PACKED, BFLOAT16, MIXED, MIXED_DECODER, INT8)
 }
@@ -133,6 +134,7 @@ def _why_not(numerics: Numerics, config: WhisperConfig | None) -> str | None:
         return "needs a CPU with avx512_vnni, and this one has none"
     is_compiled = library() is not None and (config is None or fits(config))
     is_compiled = is_compiled and _BF16 not in (numerics.encoder, numerics.head)
-    if _BF16 in numerics.dtypes and not (is_compiled or torch.cpu._is_avx512_bf16_supported()):
+    needs_bfloat16 = _BF16 in numerics.dtypes or numerics.decoder == torch.int8
+    if needs_bfloat16 and not (is_compiled or torch.cpu._is_avx512_bf16_supported()):
         return "needs a CPU with avx512_bf16, and this one has none"
     return None

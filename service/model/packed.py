@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from service.model.attention import CrossAttention, SelfAttention, attend
+from service.model.attention import Attend, CrossAttention, SelfAttention, attend
 from service.model.blocks import blocks, in_blocks
 from service.model.compiled import library
+from service.model.compiled_attention import HEAD_WIDTHS, attend_in_integers
 from service.model.compiled_decoder import CompiledDecoder, fits
 from service.model.config import WhisperConfig
 from service.model.int8 import Int8Linear, int8_head
@@ -126,29 +127,39 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
     else:
         decoder.packed_head = PackedLinear(head, None, numerics.head)
     decoder.head = None
-    if numerics.decoder == torch.bfloat16:
-        _decode_in_bfloat16(model)
+    if numerics.decoder != torch.float32:
+        _decode_in_bfloat16(model, numerics.decoder)
     _pack_linears(model, numerics, model.config.n_audio_ctx)
-    if numerics.encoder == torch.bfloat16 and not has_tiles():
-        for block in model.encoder.blocks:
-            cast("SelfAttention", block.attn).attend = attend_by_head
+    attend_windows = _attention_of_windows(numerics, model.config)
+    for block in model.encoder.blocks:
+        cast("SelfAttention", block.attn).attend = attend_windows
     model.numerics = numerics
 
 
-def _decode_in_bfloat16(model: WhisperModel) -> None:
+def _attention_of_windows(numerics: Numerics, config: WhisperConfig) -> Attend:
+    """Return what the encoder attends by."""
+    if numerics.encoder == torch.bfloat16 and not has_tiles():
+        return attend_by_head
+    compiled = library() if numerics.encoder == torch.int8 else None
+    if compiled is not None and config.d_model // config.n_audio_head in HEAD_WIDTHS:
+        return partial(attend_in_integers, compiled)
+    return scaled_dot_product_attention
+
+
+def _decode_in_bfloat16(model: WhisperModel, weights: torch.dtype) -> None:
     """Keep the token embedding in it, and keys and values where that is bounded and invariant.
 
-    Where the decoder is compiled, it is. Without that, and without tiles, products of one query by
-    keys in bfloat16 have a kernel of oneDNN for each number of windows and length of keys, and
-    `attend_fused` gives other bits beside masked keys. So a window's are float32 there if windows
-    have many lengths.
+    Where the decoder is compiled, it is, with `weights` of this dtype. Without that, and without
+    tiles, products of one query by keys in bfloat16 have a kernel of oneDNN for each number of
+    windows and length of keys, and `attend_fused` gives other bits beside masked keys. So a
+    window's are float32 there if windows have many lengths.
     """
     decoder = model.decoder
     decoder.row_multiple = 1
     embedding = decoder.token_embedding.weight.bfloat16()
     decoder.token_embedding.weight = nn.Parameter(embedding, requires_grad=False)
     if (compiled := library()) is not None and fits(model.config):
-        _compile(model, compiled)
+        _compile(model, compiled, weights)
         return
     whole_windows = model.config.has_whole_windows
     if has_tiles() or whole_windows:
@@ -162,11 +173,11 @@ def _decode_in_bfloat16(model: WhisperModel) -> None:
             cast("SelfAttention", block.attn).attend_cached = attend_fused
 
 
-def _compile(model: WhisperModel, compiled: CDLL) -> None:
+def _compile(model: WhisperModel, compiled: CDLL, weights: torch.dtype) -> None:
     """Compute the decoder's blocks by one function, and let go of their own linears."""
     decoder = model.decoder
     decoder.self_dtype = decoder.cross_dtype = torch.bfloat16
-    decoder.compiled = CompiledDecoder(compiled, decoder, model.config)
+    decoder.compiled = CompiledDecoder(compiled, decoder, model.config, weights)
     for name, child in list(decoder.blocks.named_modules()):
         if isinstance(child, nn.Linear) and not reads_windows(name):
             decoder.blocks.set_submodule(name, nn.Identity())
@@ -190,10 +201,12 @@ def _pack_linears(model: WhisperModel, numerics: Numerics, kept: int) -> None:
     names = [name for name, child in model.named_modules() if isinstance(child, nn.Linear)]
     for name in names:
         linear = cast("nn.Linear", model.get_submodule(name))
-        dtype = numerics.encoder if reads_windows(name) else numerics.decoder
         packed: nn.Module
-        if dtype == torch.int8:
+        if not reads_windows(name):
+            dtype = torch.bfloat16 if numerics.decoder == torch.int8 else numerics.decoder
+            packed = PackedLinear(linear.weight, linear.bias, dtype, kept)
+        elif numerics.encoder == torch.int8:
             packed = Int8Linear(linear.weight, linear.bias, kept)
         else:
-            packed = PackedLinear(linear.weight, linear.bias, dtype, kept)
+            packed = PackedLinear(linear.weight, linear.bias, numerics.encoder, kept)
         model.set_submodule(name, packed)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.unit.model.cpus import compiled, leave_out_what_is_compiled
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -23,3 +25,12 @@ def threads(request: pytest.FixtureRequest, one_thread: None) -> int:
     torch.set_num_threads(request.param)
     n_threads: int = request.param
     return n_threads
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is compiled serve, and torch's own operations."""
+    if request.param == "compiled":
+        compiled()
+    else:
+        leave_out_what_is_compiled(monkeypatch)

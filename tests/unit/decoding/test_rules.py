@@ -13,6 +13,8 @@ from torch import Tensor
 from service.decoding.params import SequenceParams, SpecialTokens
 from service.decoding.rules import RuleState
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 SPECIAL = SpecialTokens(
     eot=20, sot=21, no_speech=22, no_timestamps=23, timestamp_begin=24, blank=(3, 4), n_vocab=40
 )

@@ -24,8 +24,14 @@ def here(name: str) -> Numerics:
 
 def leave_out_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let torch's own operations serve, as where there was no C compiler."""
-    for module in ("numerics", "packed", "int8"):
-        monkeypatch.setattr(f"service.model.{module}.library", lambda: None)
+    for module in (
+        "model.numerics",
+        "model.packed",
+        "model.int8",
+        "decoding.rules",
+        "decoding.sampling",
+    ):
+        monkeypatch.setattr(f"service.{module}.library", lambda: None)
 
 
 def compiled() -> CDLL:
