@@ -122,7 +122,7 @@ class WhisperTokenizer:
             return b""
         text = self._texts[token_id]
         try:
-            return bytes(_BYTES[character] for character in text)
+            return bytes(map(_BYTES.__getitem__, text))
         except KeyError:  # a word that a fine-tune added stands in the vocabulary as it is
             return text.encode()
 
