@@ -79,10 +79,10 @@ class Settings(BaseSettings):
         description="arithmetic on a CPU, for weights in float32: `plain` is torch's own kernels,"
         " `packed` the same in float32 on weights laid out for this CPU, `bfloat16` linears,"
         " attention and window memory in bfloat16, `mixed` the same with the LM head in 8-bit"
-        " integers, `mixed-decoder` that with the encoder in float32, `int8` that with the"
-        " encoder's linears in 8-bit integers; `auto` is `mixed` where the CPU has AMX or"
-        " multiplies bfloat16 faster than float32, else `int8` where it can, else `packed` on"
-        " x86-64; `plain` elsewhere, and where rows would not keep their bits beside others",
+        " integers, `mixed-decoder` that with the encoder in float32, `int8` that with 8-bit"
+        " weights, and an encoder that multiplies in them; `auto` is `mixed` where the CPU has"
+        " AMX or multiplies bfloat16 faster than float32, else `int8` where it can, else `packed`"
+        " on x86-64; `plain` elsewhere, and where rows would not keep their bits beside others",
     )
     audio_context_s: float = Field(
         default=30,

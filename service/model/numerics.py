@@ -32,7 +32,8 @@ class Numerics:
         is_packed: whether weights are laid out once, at start, in the order that this CPU's kernels
             read them in. Otherwise torch's own kernels run on the weights as they are.
         encoder: dtype of the encoder's linears and of the projection to a window's keys and values;
-            of the encoder's attention too, which is float32 where this is int8.
+            of the encoder's attention too, which is float32 where this is int8 and nothing is
+            compiled.
         decoder: dtype of the weights of the decoder's other linears. int8 is bfloat16 where the
             decoder is not compiled. With either, bfloat16 is that of the token embedding and, where
             the decoder is compiled or the CPU has tiles, of the keys and values that are kept, its
