@@ -19,20 +19,23 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.machine import Machine, measure
 from benchmarks.numerics import available
 from benchmarks.random_model import SIZES
 from service.loading import available_cpus
 from service.model import KVCache, WhisperConfig, WhisperModel
+from service.model.attention import SelfAttention
 from service.model.numerics import NUMERICS, Numerics
 from service.model.packed import pack
 
@@ -42,45 +45,71 @@ POSITION = 64
 F32 = torch.float32
 
 
-def encoder_floor_s(config: WhisperConfig, numerics: Numerics, machine: Machine) -> float:
-    """Return the least time for one window of full length."""
+def encoder_floor_s(
+    config: WhisperConfig, numerics: Numerics, machine: Machine, attention_dtype: torch.dtype
+) -> float:
+    """Return the least time for one window of full length, attended to in `attention_dtype`."""
     d, t = config.d_model, config.n_audio_ctx
     ffn, layers = config.n_audio_ffn, config.n_audio_layer
     convolutions = 2 * 3 * d * (2 * t * config.n_mels + t * d)
     linears = layers * 2 * t * (4 * d * d + 2 * d * ffn)
     attention = layers * 4 * t * t * d
     cross_kv = config.n_text_layer * 4 * t * d * d
-    if numerics.encoder == torch.int8:
+    if attention_dtype == torch.int8:
         attention += attention // 2  # weights have two bytes, and values are multiplied by each
-    inner = (linears + cross_kv + attention) / machine.flops[numerics.encoder]
-    return convolutions / machine.flops[F32] + inner
+    inner = (linears + cross_kv) / machine.flops[numerics.encoder]
+    return (convolutions / machine.flops[F32]) + inner + attention / machine.flops[attention_dtype]
 
 
-def step_floor_s(
-    config: WhisperConfig,
-    numerics: Numerics,
-    machine: Machine,
-    batch: int,
-    self_dtype: torch.dtype = F32,
-    cross_dtype: torch.dtype = F32,
-    multiplied: torch.dtype | None = None,
-) -> float:
-    """Return the least time for one token on each of `batch` rows.
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a decode step reads, and multiplies in.
 
-    `self_dtype` is that of the decoder's own keys and values, `cross_dtype` that of a window's, and
-    `multiplied` what the decoder multiplies in if that is not what it reads.
+    Attributes:
+        weights: dtype of the decoder's linears.
+        head: that of the LM head.
+        own, cross: that of keys and values, the decoder's own and a window's.
+        multiplies: what the decoder multiplies in.
     """
+
+    weights: torch.dtype = F32
+    head: torch.dtype = F32
+    own: torch.dtype = F32
+    cross: torch.dtype = F32
+    multiplies: torch.dtype = F32
+
+    @classmethod
+    def of(cls, model: WhisperModel) -> Reads:
+        """Return what the steps of a model do."""
+        numerics, is_compiled = model.numerics, model.decoder.compiled is not None
+        weights = numerics.decoder
+        if weights == torch.int8 and not is_compiled:
+            weights = torch.bfloat16
+        multiplies = F32 if is_compiled else weights
+        return cls(weights, numerics.head, model.self_dtype, model.cross_dtype, multiplies)
+
+
+def step_floor_s(config: WhisperConfig, reads: Reads, machine: Machine, batch: int) -> float:
+    """Return the least time for one token on each of `batch` rows."""
     d, ffn, layers = config.d_model, config.n_text_ffn, config.n_text_layer
     linears = layers * (6 * d * d + 2 * d * ffn)
     head = config.n_vocab * d
     cross = layers * 2 * config.n_audio_ctx * d
     own = layers * 2 * POSITION * d
-    row_bytes = cross * cross_dtype.itemsize + own * self_dtype.itemsize
+    row_bytes = cross * reads.cross.itemsize + own * reads.own.itemsize
     row_bytes += config.n_vocab * F32.itemsize
-    read = linears * numerics.decoder.itemsize + head * numerics.head.itemsize + batch * row_bytes
-    products = 2 * batch * (linears + cross + own) / machine.flops[multiplied or numerics.decoder]
-    products += 2 * batch * head / machine.flops[numerics.head]
+    read = linears * reads.weights.itemsize + head * reads.head.itemsize + batch * row_bytes
+    products = 2 * batch * (linears + cross + own) / machine.flops[reads.multiplies]
+    products += 2 * batch * head / machine.flops[reads.head]
     return max(read / machine.read, products)
+
+
+def attention_dtype(model: WhisperModel) -> torch.dtype:
+    """Return what the encoder of a model attends in."""
+    if model.numerics.encoder != torch.int8:
+        return model.numerics.encoder
+    attends = cast("SelfAttention", model.encoder.blocks[0].attn).attend
+    return F32 if attends is scaled_dot_product_attention else torch.int8
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -143,7 +172,10 @@ def main(
             table.add_section()
 
         encode = {name: partial(encode_window, model, mel) for name, (model, _) in models.items()}
-        floors = {n: encoder_floor_s(config, NUMERICS[n], machine) for n in models}
+        floors = {
+            name: encoder_floor_s(config, model.numerics, machine, attention_dtype(model))
+            for name, (model, _) in models.items()
+        }
         add("encoder", floors, in_turns(encode, rounds))
         for batch in BATCHES:
             tokens, positions = torch.arange(batch), [POSITION] * batch
@@ -152,15 +184,7 @@ def main(
                 for name, (model, cache) in models.items()
             }
             floors = {
-                name: step_floor_s(
-                    config,
-                    NUMERICS[name],
-                    machine,
-                    batch,
-                    model.self_dtype,
-                    model.cross_dtype,
-                    None if model.decoder.compiled is None else F32,
-                )
+                name: step_floor_s(config, Reads.of(model), machine, batch)
                 for name, (model, _) in models.items()
             }
             add(f"step, batch {batch}", floors, in_turns(steps, 2 * rounds))

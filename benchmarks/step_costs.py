@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from benchmarks.decoding_loads import BEAMS, RETRY
 from service.decoding.params import SequenceParams
+from service.decoding.rules import RuleState
 from service.decoding.sampling import Sampler
 from service.engine.runner import ModelRunner
+from service.model.compiled import library
 
 Part = tuple[str, Callable[[], object]]
 
@@ -57,7 +60,7 @@ def forwards(runner: ModelRunner, n_rows: int, n_tokens: int) -> Iterator[Part]:
 
 
 def rules(runner: ModelRunner, n_rows: int) -> Iterator[Part]:
-    """Yield the rules one by one, and the draw."""
+    """Yield the rules, one by one where they are that, and the draw."""
     special = runner.special
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(n_rows, special.n_vocab, generator=generator)
@@ -69,6 +72,19 @@ def rules(runner: ModelRunner, n_rows: int) -> Iterator[Part]:
     state, rows = sampler.rules, slice(0, n_rows)
     state.update(torch.full((n_rows,), special.timestamp_begin), 0)
     state.update(torch.ones(n_rows, dtype=torch.int64), 0)
+    if library() is None:  # compiled, they are one
+        yield from _one_by_one(state, logits, rows)
+    yield "all rules of a step", partial(state.filter_next, logits, 0)
+    yield "log-softmax and the likeliest token", partial(sampler._draw, logits, 0)
+    yield "the same with sampling noise on one row", partial(one_noisy._draw, logits, 0)
+    yield "the same with sampling noise on all rows", partial(noisy._draw, logits, 0)
+    yield (
+        "noting what was drawn",
+        partial(state.update, torch.ones(n_rows, dtype=torch.int64), 0),
+    )
+
+
+def _one_by_one(state: RuleState, logits: Tensor, rows: slice) -> Iterator[Part]:
     yield "rule: suppressed tokens", partial(state.suppress, logits, rows)
     yield (
         "rule: timestamps in pairs and in order",
@@ -77,14 +93,6 @@ def rules(runner: ModelRunner, n_rows: int) -> Iterator[Part]:
     yield (
         "rule: all timestamps together against the likeliest text",
         partial(state.weigh, logits.clone(), rows, looks=state.looks),
-    )
-    yield "all rules of a step", partial(state.filter_next, logits, 0)
-    yield "log-softmax and the likeliest token", partial(sampler._draw, logits, 0)
-    yield "the same with sampling noise on one row", partial(one_noisy._draw, logits, 0)
-    yield "the same with sampling noise on all rows", partial(noisy._draw, logits, 0)
-    yield (
-        "noting what was drawn",
-        partial(state.update, torch.ones(n_rows, dtype=torch.int64), 0),
     )
 
 

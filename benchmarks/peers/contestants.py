@@ -131,7 +131,7 @@ def ask(contestant: Contestant, wav: bytes) -> Reply:
     As little as can be is done while the answer comes: this process has no cores of its own.
 
     Raises:
-        OSError: if there is no connection, or it is lost.
+        OSError, HTTPException: if there is no connection, or it is lost.
         RuntimeError: if the server says that it failed.
     """
     parts = urlsplit(contestant.url)
