@@ -186,7 +186,8 @@ class EventStream(Response):
                 if left_s <= 0:
                     await self._send_in_time(send, _body(KEEPALIVE))
                     continue
-            await asyncio.sleep(min(left_s, self._send_timeout_s))
+            # What is sent now may soon be through and silence follow, and the other way around.
+            await asyncio.sleep(min(left_s, self._keepalive_s, self._send_timeout_s))
 
     async def _send_in_time(self, send: Send, message: Message) -> None:
         try:

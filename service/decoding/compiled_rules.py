@@ -41,7 +41,12 @@ class RuledRows:
 def keep_rules(
     compiled: ctypes.CDLL, logits: Tensor, rows: RuledRows, special: SpecialTokens
 ) -> Tensor:
-    """Return logits without what may not come next: f32[b n_vocab] -> f32[b n_vocab]."""
+    """Return logits without what may not come next: f32[b n_vocab] -> f32[b n_vocab].
+
+    Raises:
+        ValueError: if they are others than those of the rows.
+    """
+    _check(logits, rows.bias.shape)
     logits = logits.contiguous()
     filtered = torch.empty_like(logits)
     rules = _Rules(
@@ -62,7 +67,11 @@ def weigh_tokens(compiled: ctypes.CDLL, logits: Tensor, tokens: Tensor) -> Tenso
         compiled: the library.
         logits: f32[b n_vocab].
         tokens: i64[b], in the vocabulary.
+
+    Raises:
+        ValueError: if there are not as many of both.
     """
+    _check(logits, (len(tokens), logits.shape[-1]))
     logits, tokens = logits.contiguous(), tokens.contiguous()
     weighed = torch.empty(len(tokens), 3, dtype=torch.float64)
     compiled.weigh_tokens(
@@ -70,3 +79,9 @@ def weigh_tokens(compiled: ctypes.CDLL, logits: Tensor, tokens: Tensor) -> Tenso
         ctypes.c_int64(logits.shape[1]), address(weighed), torch.get_num_threads(),
     )  # fmt: skip
     return weighed
+
+
+def _check(logits: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise where memory would be read that is none of theirs."""
+    if logits.shape != shape or logits.dtype != torch.float32:
+        raise ValueError(f"logits {tuple(logits.shape)} in {logits.dtype}, not {tuple(shape)}")

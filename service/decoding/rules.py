@@ -3,8 +3,9 @@
 The rules and their order are those of openai/whisper `decoding.py`: `SuppressBlank`,
 `SuppressTokens`, `ApplyTimestampRules`. There they loop over rows in Python; here what a row has
 sampled so far is summed up in four values that live on the device, so a step is a handful of tensor
-operations whatever the number of rows, and fewer where none decodes with timestamps. Every
-operation works on one row at a time, so a row's bits do not depend on its neighbours.
+operations whatever the number of rows, and fewer where none decodes with timestamps; on a CPU it is
+one compiled function, where that was built. Every operation works on one row at a time, so a row's
+bits do not depend on its neighbours.
 
 Knows nothing about sampling, sequences or requests.
 """

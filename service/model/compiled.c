@@ -1,13 +1,13 @@
 /* What torch has no fast operation for on a CPU: the decoder's blocks in a step of few rows,
-   products of 8-bit integers with a scale for each row, and Whisper's rules.
+   products of 8-bit integers with a scale for each row, attention in them, and Whisper's rules.
 
    A row's bits do not depend on its neighbours (docs/adr/0001): each of its numbers is one sum,
    whose terms are added in an order that the number of rows has no part in, or of integers, and it
    reads nobody's keys but its own. The compiler may choose neither the order of a sum (-ffast-math)
    nor how often it is rounded (-ffp-contract).
 
-   Knows nothing about tensors or requests. service/model/compiled_decoder.py, service/model/int8.py
-   and service/decoding/compiled_rules.py have the other side. */
+   Knows nothing about tensors or requests. compiled_decoder.py, int8.py and compiled_attention.py,
+   and service/decoding/compiled_rules.py, have the other side. */
 
 #include <float.h>
 #include <immintrin.h>
@@ -174,12 +174,12 @@ typedef enum { STORE, ADD, GELU } Then;
 ALWAYS void tile(const Linear *linear, int is_int8, int64_t at, const float *x, int n, float *y,
                  Then then) {
     const int8_t *integers = (const int8_t *)linear->weight + at * linear->n_in;
-    const uint16_t *halves = (const uint16_t *)linear->weight + at * linear->n_in;
+    const uint16_t *upper = (const uint16_t *)linear->weight + at * linear->n_in;
     floats low[MAX_ROWS], high[MAX_ROWS];
     for (int row = 0; row < n; row++) low[row] = high[row] = all(0.0f);
-    for (int64_t k = 0; k < linear->n_in; k++, integers += TILE, halves += TILE) {
-        floats first = is_int8 ? from_int8(integers) : widen(halves);
-        floats second = is_int8 ? from_int8(integers + LANES) : widen(halves + LANES);
+    for (int64_t k = 0; k < linear->n_in; k++, integers += TILE, upper += TILE) {
+        floats first = is_int8 ? from_int8(integers) : widen(upper);
+        floats second = is_int8 ? from_int8(integers + LANES) : widen(upper + LANES);
         for (int row = 0; row < n; row++) {
             floats value = all(x[row * linear->n_in + k]);
             low[row] = multiply_add(first, value, low[row]);
@@ -649,7 +649,7 @@ ALWAYS void mix(const Attention *a, int64_t head, int d, int n, const uint8_t *w
 }
 
 /* Attend with `n` queries of a head, from the position `first` on. */
-ALWAYS void attend_all(const Attention *a, int64_t head, int64_t first, int d, int n) {
+ALWAYS void attend_few(const Attention *a, int64_t head, int64_t first, int d, int n) {
     int64_t width = a->n_filled;
     float scores[n * width], shares[QUERIES], scales[QUERIES];
     uint8_t queries[n * d], upper[n * width], lower[n * width];
@@ -677,7 +677,7 @@ ALWAYS void attend_all(const Attention *a, int64_t head, int64_t first, int d, i
         }
 }
 
-ALWAYS void attend_of(const Attention *a, int d) {
+ALWAYS void attend_window(const Attention *a, int d) {
     int64_t n_blocks = (a->n + QUERIES - 1) / QUERIES;
 #pragma omp for schedule(static)
     for (int64_t head = 0; head < 2 * a->n_head; head++) {
@@ -687,8 +687,8 @@ ALWAYS void attend_of(const Attention *a, int d) {
 #pragma omp for schedule(static)
     for (int64_t at = 0; at < a->n_head * n_blocks; at++) {
         int64_t head = at / n_blocks, first = at % n_blocks * QUERIES;
-        if (first + QUERIES <= a->n) attend_all(a, head, first, d, QUERIES);
-        else for (; first < a->n; first++) attend_all(a, head, first, d, 1);
+        if (first + QUERIES <= a->n) attend_few(a, head, first, d, QUERIES);
+        else for (; first < a->n; first++) attend_few(a, head, first, d, 1);
     }
 }
 
@@ -696,8 +696,8 @@ ALWAYS void attend_of(const Attention *a, int d) {
 void attend_in_integers(const Attention *a, int32_t n_threads) {
 #pragma omp parallel num_threads(n_threads)
     {
-        if (a->d_head == 64) attend_of(a, 64);
-        else attend_of(a, 32);
+        if (a->d_head == 64) attend_window(a, 64);
+        else attend_window(a, 32);
     }
 }
 

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 LANES = 16
 """Numbers of float32 in a vector; rows are a multiple of it."""
+_WITHOUT_RESULT = (
+    "quantise", "rescale", "lm_head", "attend_in_integers", "keep_rules", "weigh_tokens",
+)  # fmt: skip
 
 
 @cache
@@ -43,15 +46,8 @@ def library() -> ctypes.CDLL | None:
         logger.warning("%s brings another OpenMP than torch's, and is not used", name)
         return None
     found.decode.restype = ctypes.c_int64
-    for name in (
-        "quantise",
-        "rescale",
-        "lm_head",
-        "attend_in_integers",
-        "keep_rules",
-        "weigh_tokens",
-    ):
-        getattr(found, name).restype = None
+    for function in _WITHOUT_RESULT:
+        getattr(found, function).restype = None
     return found
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from service.model.compiled import address
 
-HEAD_WIDTHS = (32, 64)
+INTEGER_HEADS = (32, 64)
 """Numbers of one head that it is compiled for."""
+MAX_POSITIONS = 32_767
+"""More weights of 16 bits could have a sum that no 32 bits hold."""
 _KEYS = 64
 """Keys are filled up to a multiple of it."""
 
@@ -37,9 +39,17 @@ class _Attention(ctypes.Structure):
 def attend_in_integers(compiled: ctypes.CDLL, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return attention over all positions: f32[b h t d] each -> f32[b h t d], a view of [b t h d].
 
-    A window that is not finite somewhere is so in every position, and no other window is.
+    What is not finite makes others of its window so, as in any attention, and nothing of another.
+
+    Raises:
+        ValueError: if it is not compiled for these.
     """
     n_windows, n_head, n, d_head = query.shape
+    for part in (query, key, value):
+        if part.shape != query.shape or part.dtype != torch.float32 or part.stride(-1) != 1:
+            raise ValueError(f"{tuple(part.shape)} in {part.dtype}, not {tuple(query.shape)}")
+    if d_head not in INTEGER_HEADS or n > MAX_POSITIONS:
+        raise ValueError(f"{n} positions and heads of {d_head}")
     n_filled = -(-n // _KEYS) * _KEYS
     keys, values = torch.empty(2, n_head * n_filled * d_head, dtype=torch.int8).unbind(0)
     key_sums = torch.empty(n_head * n_filled, dtype=torch.int32)

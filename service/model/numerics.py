@@ -32,13 +32,13 @@ class Numerics:
         is_packed: whether weights are laid out once, at start, in the order that this CPU's kernels
             read them in. Otherwise torch's own kernels run on the weights as they are.
         encoder: dtype of the encoder's linears and of the projection to a window's keys and values;
-            of the encoder's attention too, which is float32 where this is int8 and nothing is
-            compiled.
+            of the encoder's attention too, which is float32 where this is int8 and attention in it
+            is not compiled, or not for such heads.
         decoder: dtype of the weights of the decoder's other linears. int8 is bfloat16 where the
             decoder is not compiled. With either, bfloat16 is that of the token embedding and, where
             the decoder is compiled or the CPU has tiles, of the keys and values that are kept, its
-            own and a window's, and elsewhere of a window's where all have one length. Sums,
-            residuals, normalisation and softmax are float32 in all.
+            own and a window's, and elsewhere of a window's where all have one length. Residuals,
+            normalisation, and sums and softmax but those of integers, are float32 in all.
         head: dtype that the LM head multiplies in. In int8 there is one scale for each row of
             activations, so that rows do not change each other, and one for each token.
     """

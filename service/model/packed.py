@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from service.model.attention import Attend, CrossAttention, SelfAttention, attend
 from service.model.blocks import blocks, in_blocks
 from service.model.compiled import library
-from service.model.compiled_attention import HEAD_WIDTHS, attend_in_integers
+from service.model.compiled_attention import INTEGER_HEADS, attend_in_integers
 from service.model.compiled_decoder import CompiledDecoder, fits
 from service.model.config import WhisperConfig
 from service.model.int8 import Int8Linear, int8_head
@@ -128,7 +128,7 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
         decoder.packed_head = PackedLinear(head, None, numerics.head)
     decoder.head = None
     if numerics.decoder != torch.float32:
-        _decode_in_bfloat16(model, numerics.decoder)
+        _decode_rounded(model, numerics.decoder)
     _pack_linears(model, numerics, model.config.n_audio_ctx)
     attend_windows = _attention_of_windows(numerics, model.config)
     for block in model.encoder.blocks:
@@ -141,12 +141,12 @@ def _attention_of_windows(numerics: Numerics, config: WhisperConfig) -> Attend:
     if numerics.encoder == torch.bfloat16 and not has_tiles():
         return attend_by_head
     compiled = library() if numerics.encoder == torch.int8 else None
-    if compiled is not None and config.d_model // config.n_audio_head in HEAD_WIDTHS:
+    if compiled is not None and config.d_model // config.n_audio_head in INTEGER_HEADS:
         return partial(attend_in_integers, compiled)
     return scaled_dot_product_attention
 
 
-def _decode_in_bfloat16(model: WhisperModel, weights: torch.dtype) -> None:
+def _decode_rounded(model: WhisperModel, weights: torch.dtype) -> None:
     """Keep the token embedding in it, and keys and values where that is bounded and invariant.
 
     Where the decoder is compiled, it is, with `weights` of this dtype. Without that, and without

@@ -61,25 +61,44 @@ def test_what_need_not_be_sent_is_refused_at_once(
     assert talking.metric("earshot_upload_bytes_total") == 0
 
 
-def test_a_file_given_at_once_waits_for_what_the_page_asks(
-    talking: LiveServer, open_page: OpenPage
-) -> None:
+def waiting_to_know(page: Page) -> Route:
+    """Load a page again, and hold the answer that it waits for to know what it may ask."""
     held: list[Route] = []
-    page = open_page(talking)
     once_it_knows(page)
 
     def hold(route: Route) -> None:
         held.append(route)
 
     page.route("**/web/facts.json", hold)
-    with page.expect_request("**/web/facts.json"):
-        page.reload()
+    page.reload()
+    while not held:
+        page.wait_for_timeout(10)
+    return held[0]
+
+
+def test_a_file_given_at_once_waits_for_what_the_page_asks(
+    talking: LiveServer, open_page: OpenPage
+) -> None:
+    page = open_page(talking)
+    held = waiting_to_know(page)
     page.set_input_files("#file", files=[payload("long.wav", bytes(1_000_001))])
     in_state(page, "busy")
-    held[0].continue_()
+    held.continue_()
     in_state(page, "failed")
     assert "takes 1.0 MB at most" in problem(page)[1]
     assert talking.metric("earshot_upload_bytes_total") == 0
+
+
+def test_what_waits_can_be_cancelled(talking: LiveServer, open_page: OpenPage) -> None:
+    page = open_page(talking)
+    held = waiting_to_know(page)
+    page.set_input_files("#file", files=[payload("long.wav", bytes(1_000_001))])
+    in_state(page, "busy")
+    page.get_by_role("button", name="Cancel").click()
+    in_state(page, "cancelled")
+    held.continue_()
+    once_it_knows(page)
+    in_state(page, "cancelled")
 
 
 def test_a_busy_server_is_tried_again(talking: LiveServer, talk: Talk, open_page: OpenPage) -> None:

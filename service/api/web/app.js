@@ -55,8 +55,10 @@ async function start(file) {
   enter("busy");
   const shown = showRecording(own);
   try {
-    await service.asked; // a file can be given before the page knows what may be asked of the service
+    // A file can be given before the page knows what may be asked of the service.
+    if (!service.known) await Promise.race([service.asked, aborted(own.controller.signal)]);
     if (job !== own) return;
+    own.controller.signal.throwIfAborted();
     Object.assign(own, { options: options.read(), withKey: Boolean(options.key) });
     const refused = refusedUnsent(file, facts.max_upload_bytes);
     if (refused) throw Object.assign(new Error(refused.message), refused);
@@ -68,6 +70,10 @@ async function start(file) {
   } catch (error) {
     if (job === own) fail(own, error);
   }
+}
+
+function aborted(signal) {
+  return new Promise((resolve) => signal.addEventListener("abort", resolve));
 }
 
 function formOf({ file, options: chosen }) {

@@ -202,20 +202,47 @@ def test_nothing_of_a_stream_is_left_to_the_garbage_collector(leaves: bool) -> N
         gc.enable()
 
 
-def test_a_reader_that_stops_reading_is_given_up() -> None:
+@pytest.mark.parametrize("keepalive_s", [0.01, 15.0], ids=["woken before", "asleep"])
+@pytest.mark.parametrize("stuck_at", [b"event: note", b": keep-alive"])
+def test_a_reader_that_stops_reading_is_given_up(keepalive_s: float, stuck_at: bytes) -> None:
     closed: list[str] = []
 
+    async def stuck(message: Message) -> None:
+        if message.get("body", b"").startswith(stuck_at):
+            await asyncio.Event().wait()
+
     async def scenario() -> None:
-        client = Client()
-
-        async def stuck(message: Message) -> None:
-            if message.get("body"):
-                await asyncio.Event().wait()
-
-        client.on_send = stuck
-        stream = response(notes(1, 2), closed, send_timeout_s=0.05)
-        await stream({}, client.receive, client.send)
+        client = Client(on_send=stuck)
+        options = {"send_timeout_s": 0.05, "keepalive_s": min(keepalive_s, 0.1)}
+        if stuck_at.startswith(b"event"):
+            options["keepalive_s"] = keepalive_s
+        stream = response(silence([]), closed, **options)
+        async with asyncio.timeout(10.0):
+            await stream({}, client.receive, client.send)
 
     with pytest.raises(SlowReader):
         asyncio.run(scenario())
     assert closed == ["closed"]
+
+
+def test_a_reader_that_was_slow_for_a_moment_is_kept_alive_in_the_silence_after() -> None:
+    """The watch woke while the event was being sent, and may not sleep for the longer deadline."""
+
+    async def scenario() -> Client:
+        client = Client()
+
+        async def slow_then_waiting(message: Message) -> None:
+            if message.get("body", b"").startswith(b"event: note"):
+                await asyncio.sleep(0.2)
+            elif message.get("body") == b": keep-alive\n\n":
+                client.leaves.set()
+
+        client.on_send = slow_then_waiting
+        stream = response(silence([]), [], keepalive_s=0.05, send_timeout_s=30.0)
+        async with asyncio.timeout(5.0):
+            with suppress(ClientDisconnected):
+                await stream({}, client.receive, client.send)
+        return client
+
+    client = asyncio.run(scenario())
+    assert client.body.count(b": keep-alive") == 1

@@ -168,3 +168,26 @@ def test_many_lists_of_suppressed_tokens_stay_apart() -> None:
         state.start(row, SequenceParams((21,), 0, 9, timestamps=False, suppress_tokens=(row,)))
     filtered = state.filter_next(torch.zeros(20, SPECIAL.n_vocab), 0)
     assert (filtered == NEVER).nonzero().tolist() == [[row, row] for row in range(20)]
+
+
+@pytest.mark.parametrize("where", [5, 30])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_what_is_no_number_is_not_taken_for_a_rule(where: int, number: float) -> None:
+    """It has to be seen by who draws: as text or as a timestamp, whatever the rules made of it."""
+    state = RuleState(SPECIAL, 2)
+    for row in range(2):
+        state.start(row, SequenceParams((21,), 0, 9))
+        state.update(torch.tensor([5]), row)
+    logits = torch.randn(2, SPECIAL.n_vocab, generator=torch.Generator().manual_seed(0))
+    right = state.filter_next(logits, 0)[1]
+    logits[0, where] = number
+    filtered = state.filter_next(logits, 0)
+    assert not filtered[0].log_softmax(dim=-1).nan_to_num(0.0, 0.0, 0.0).any()
+    assert torch.equal(filtered[1], right)
+
+
+def test_logits_of_another_shape_than_the_rows_are_refused() -> None:
+    state = RuleState(SPECIAL, 2)
+    for logits in (torch.zeros(2, SPECIAL.n_vocab + 1), torch.zeros(3, SPECIAL.n_vocab)):
+        with pytest.raises((ValueError, RuntimeError)):
+            state.filter_next(logits, 0)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from service.model import WhisperConfig, WhisperModel
+from service.model.attention import SelfAttention
 from service.model.compiled_attention import attend_in_integers
+from service.model.numerics import INT8
+from service.model.packed import pack
 from tests.unit.model.cpus import compiled
 
 SHAPES = [
@@ -94,3 +102,38 @@ def test_keys_that_are_all_the_same_have_the_same_weight() -> None:
     key = key[:, :, :1].expand_as(key)
     expected = value.mean(dim=2, keepdim=True).expand_as(value)
     assert torch.allclose(found(query, key, value), expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda part: part[..., :48], "heads of 48"),
+        (lambda part: part.bfloat16(), "bfloat16"),
+        (lambda part: part.transpose(-1, -2), "(1, 2, 64, 70)"),
+    ],
+)
+def test_what_it_is_not_compiled_for_is_refused(
+    change: Callable[[Tensor], Tensor], complaint: str
+) -> None:
+    parts = [change(part) for part in drawn(1, 2, 64, 70)]
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        found(parts[0], parts[1], parts[2])
+
+
+@pytest.mark.parametrize(
+    ("n_head", "attends"), [(2, True), (4, True), (8, False)], ids=["64", "32", "16"]
+)
+def test_an_encoder_in_int8_attends_by_it_where_it_is_compiled_for_its_heads(
+    n_head: int, attends: bool
+) -> None:
+    compiled()
+    config = WhisperConfig(
+        n_mels=80, n_audio_ctx=64, d_model=128, n_audio_head=n_head, n_audio_layer=2,
+        n_audio_ffn=256, n_vocab=331, n_text_ctx=32, n_text_head=2, n_text_layer=1, n_text_ffn=256,
+        window_rounding_frames=64,
+    )  # fmt: skip
+    model = WhisperModel(config).requires_grad_(False).eval()
+    pack(model, INT8)
+    used = [cast("SelfAttention", block.attn).attend for block in model.encoder.blocks]
+    in_integers = [getattr(way, "func", None) is attend_in_integers for way in used]
+    assert in_integers == [attends, attends]
