@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ import uvicorn
 
 from service.api.deps import Services
 from service.engine.engine import EngineState
+from service.event_loop import new_event_loop
 from service.protocol import AskAtDoor, BoundedProtocol
 
 logger = logging.getLogger(__name__)
@@ -177,13 +179,16 @@ class Server(uvicorn.Server):
         return True
 
 
-def run(server: Server, bound: socket.socket) -> NoReturn:
+def run(server: Server, bound: socket.socket, is_crowded: Callable[[], bool]) -> NoReturn:
     """Serve on `bound` until told to stop, and leave the process with the exit code.
+
+    Where many are refused, what arrives is taken together (`service/event_loop.py`).
 
     What has to end in order has ended by then. The interpreter's own teardown is left out: it takes
     seconds with torch, and would wait for a thread that still loads the model.
     """
-    asyncio.run(_serve(server, bound))
+    with asyncio.Runner(loop_factory=partial(new_event_loop, is_crowded)) as runner:
+        runner.run(_serve(server, bound))
     raise AssertionError("the process has ended")
 
 

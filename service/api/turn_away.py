@@ -10,6 +10,8 @@ Knows nothing about what is asked for.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -23,6 +25,9 @@ from service.api.deps import Services
 from service.api.errors import REFUSAL, answer_to, error_response
 from service.api.record import REQUEST_ID, RequestRecord, report, request_id_of
 from service.errors import EngineBusy, Unavailable
+
+CROWD_S = 0.02
+"""Who is refused within so long of another is one of a crowd."""
 
 
 class Places:
@@ -113,6 +118,7 @@ class Door:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._paths = {path.encode(): path for path in places.routes}
+        self._refused_at = -math.inf
 
     def __call__(
         self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
@@ -133,6 +139,10 @@ class Door:
         error = self._places.refusal(_text(offered.get(b"authorization")))
         return self._refused(path, offered, error) if isinstance(error, EngineBusy) else None
 
+    def is_crowded(self) -> bool:
+        """Whether somebody was refused just now."""
+        return time.monotonic() - self._refused_at < CROWD_S
+
     def _is_plain(self, offered: dict[bytes, bytes]) -> bool:
         config = self._places.services.config
         if offered.keys() & {b"transfer-encoding", b"expect", b"upgrade"}:
@@ -143,6 +153,7 @@ class Door:
         return length.isdigit() and int(length) <= config.drain_bytes
 
     def _refused(self, path: str, offered: dict[bytes, bytes], error: EngineBusy) -> Refusal:
+        self._refused_at = time.monotonic()
         record = RequestRecord(request_id_of(_text(offered.get(REQUEST_ID.encode()))))
         record.status, record.error = answer_to(error).status, error
         token = logs.request_id.set(record.id)

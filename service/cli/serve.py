@@ -61,7 +61,7 @@ def serve_forever(settings: Settings) -> NoReturn:
         door=app.state.door,
         on_ready=lambda: announce(url, settings.model, form),
     )
-    run(server, bound)
+    run(server, bound, app.state.door.is_crowded)
 
 
 def log_format(settings: Settings) -> logs.LogFormat:

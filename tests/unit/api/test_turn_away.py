@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.deps import ApiConfig
 from service.api.errors import REFUSAL
 from service.api.keys import ApiKeys
-from service.api.turn_away import Door, Places, Refusal, TurnAway
+from service.api.turn_away import CROWD_S, Door, Places, Refusal, TurnAway
 from service.errors import EngineBusy, EngineDraining, Unavailable
 from service.metrics import Metrics
 
@@ -118,7 +118,7 @@ class AtTheDoor:
             metrics=self.metrics,
             config=ApiConfig(**{"model_id": "tiny", "drain_bytes": 1000, **config}),
         )
-        self._door = Door(Places(services, [Route(PATH, lambda: None, methods=["POST"])]))
+        self.door = Door(Places(services, [Route(PATH, lambda: None, methods=["POST"])]))
 
     def asked(
         self,
@@ -129,7 +129,7 @@ class AtTheDoor:
     ) -> Refusal | None:
         of_body = [] if length is None else [("content-length", length)]
         encoded = [(k.encode(), v.encode()) for k, v in (*of_body, *headers)]
-        return self._door(method.encode(), target.encode(), encoded)
+        return self.door(method.encode(), target.encode(), encoded)
 
 
 def full() -> EngineBusy:
@@ -217,3 +217,16 @@ def test_a_door_asks_for_the_key_first() -> None:
     assert door.asked(wrong) is None
     assert door.asked(wrong, right) is None  # the first counts, as everywhere
     assert door.asked(right) is not None
+
+
+def test_a_door_knows_a_crowd_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("service.api.turn_away.time.monotonic", lambda: now_s)
+    busy = AtTheDoor(full)
+    assert not busy.door.is_crowded()
+    assert busy.asked(method="GET") is None
+    assert not busy.door.is_crowded()
+    assert busy.asked() is not None
+    assert busy.door.is_crowded()
+    now_s += 2 * CROWD_S
+    assert not busy.door.is_crowded()

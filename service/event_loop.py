@@ -1,0 +1,41 @@
+"""An event loop that takes what arrives together while there is a crowd.
+
+Knows nothing about HTTP or engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable
+
+PAUSE_S = 0.01
+"""How much later what is due may be while there is a crowd."""
+
+
+class CrowdSelector(selectors.DefaultSelector):
+    """Lets events come for a moment before it looks at them, while there is a crowd.
+
+    Every time that the loop wakes it takes a core and the interpreter's lock from the engine. With
+    hundreds of requests a second that are refused, that costs more than to refuse them.
+
+    Args:
+        is_crowded: tells whether there is a crowd.
+    """
+
+    def __init__(self, is_crowded: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_crowded = is_crowded
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what is ready; a loop that has something to do at once does not wait."""
+        if (timeout is None or timeout > 0) and self._is_crowded():
+            time.sleep(PAUSE_S)
+            timeout = None if timeout is None else max(0.0, timeout - PAUSE_S)
+        return super().select(timeout)
+
+
+def new_event_loop(is_crowded: Callable[[], bool]) -> asyncio.AbstractEventLoop:
+    """Return a loop that is patient in a crowd."""
+    return asyncio.SelectorEventLoop(CrowdSelector(is_crowded))
