@@ -429,6 +429,24 @@ void rescale(float *y, const float *scales, const float *bias, int64_t n, int64_
             y[row * m + i] = y[row * m + i] * scales[row] + bias[i];
 }
 
+#define TOGETHER 4 /* rows that share columns in registers: GCC writes more than 16 sums to the stack */
+#define MAX_VECTORS 8
+
+/* Sums of `n` rows of u8 by columns of int8 [n_in / 4][vectors * LANES][4]. */
+ALWAYS void multiply_integers(const uint8_t *x, int64_t stride, const int8_t *columns, int64_t n_in,
+                              int vectors, int n, __m512i total[TOGETHER][MAX_VECTORS]) {
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < vectors; i++) total[row][i] = _mm512_setzero_si512();
+    for (int64_t k = 0; k < n_in; k += 4, columns += 64 * vectors)
+        for (int row = 0; row < n; row++) {
+            int32_t four;
+            memcpy(&four, x + row * stride + k, sizeof four);
+            for (int i = 0; i < vectors; i++)
+                total[row][i] = _mm512_dpbusd_epi32(total[row][i], _mm512_set1_epi32(four),
+                                                    _mm512_loadu_si512(columns + 64 * i));
+        }
+}
+
 typedef struct {
     const int8_t *weight;  /* [n_out / COLUMNS][n_in / 4][COLUMNS][4], filled up with zeros */
     const int32_t *sums;   /* of the weights of each output, times 128 */
@@ -438,18 +456,8 @@ typedef struct {
 
 ALWAYS void lm_head_tile(const LmHead *h, int64_t at, const uint8_t *q, const float *scales, int n,
                       float *y) {
-    const int8_t *weight = h->weight + at * h->n_in;
-    __m512i total[4][4];
-    for (int row = 0; row < n; row++)
-        for (int i = 0; i < 4; i++) total[row][i] = _mm512_setzero_si512();
-    for (int64_t k = 0; k < h->n_in; k += 4, weight += 4 * COLUMNS)
-        for (int row = 0; row < n; row++) {
-            int32_t four;
-            memcpy(&four, q + row * h->n_in + k, sizeof four);
-            for (int i = 0; i < 4; i++)
-                total[row][i] = _mm512_dpbusd_epi32(total[row][i], _mm512_set1_epi32(four),
-                                                    _mm512_loadu_si512(weight + 64 * i));
-        }
+    __m512i total[TOGETHER][MAX_VECTORS];
+    multiply_integers(q, h->n_in, h->weight + at * h->n_in, h->n_in, COLUMNS / LANES, n, total);
     for (int row = 0; row < n; row++)
         for (int i = 0; i < 4; i++) {
             int64_t first = at + i * LANES, left = h->n_out - first;
@@ -483,7 +491,6 @@ void lm_head(const LmHead *h, const uint8_t *q, const float *scales, int64_t n, 
    a query, and changes no weight. Many weights are a thousandth of the largest, and together more:
    they have 16 bits, in two bytes that are multiplied one after the other. */
 
-#define QUERIES 4 /* that share keys and values while those are in registers */
 #define KEYS 64   /* that are scored together: four vectors */
 #define WHOLE 65535.0f
 
@@ -571,20 +578,8 @@ ALWAYS void score(const Attention *a, int64_t head, int d, int n, const uint8_t 
                   float *scores) {
     for (int64_t first = 0; first < a->n_filled; first += KEYS) {
         const int8_t *keys = a->keys + (head * a->n_filled + first) * d;
-        __m512i total[QUERIES][4];
-        for (int row = 0; row < n; row++)
-            for (int i = 0; i < 4; i++) total[row][i] = _mm512_setzero_si512();
-        for (int four = 0; four < d; four += 4, keys += 4 * KEYS) {
-            __m512i key[4];
-            for (int i = 0; i < 4; i++) key[i] = _mm512_loadu_si512(keys + 64 * i);
-            for (int row = 0; row < n; row++) {
-                int32_t query;
-                memcpy(&query, queries + row * d + four, sizeof query);
-                for (int i = 0; i < 4; i++)
-                    total[row][i] =
-                        _mm512_dpbusd_epi32(total[row][i], _mm512_set1_epi32(query), key[i]);
-            }
-        }
+        __m512i total[TOGETHER][MAX_VECTORS];
+        multiply_integers(queries, d, keys, d, KEYS / LANES, n, total);
         for (int i = 0; i < 4; i++) {
             int64_t at = head * a->n_filled + first + i * LANES;
             ints sums = *(const ints *)(a->key_sums + at);
@@ -629,29 +624,10 @@ ALWAYS float weigh_in_parts(const Attention *a, float *scores, float scale, uint
     return 1.0f / (float)_mm512_reduce_add_epi32((__m512i)total);
 }
 
-/* Values times the weights u8[n][n_filled] of `n` queries. */
-ALWAYS void mix(const Attention *a, int64_t head, int d, int n, const uint8_t *weights,
-                __m512i total[QUERIES][MAX_HEAD / LANES]) {
-    const int8_t *values = a->values + head * a->n_filled * d;
-    for (int row = 0; row < n; row++)
-        for (int i = 0; i < d / LANES; i++) total[row][i] = _mm512_setzero_si512();
-    for (int64_t k = 0; k < a->n_filled; k += 4, values += 4 * d) {
-        __m512i value[MAX_HEAD / LANES];
-        for (int i = 0; i < d / LANES; i++) value[i] = _mm512_loadu_si512(values + 64 * i);
-        for (int row = 0; row < n; row++) {
-            int32_t four;
-            memcpy(&four, weights + row * a->n_filled + k, sizeof four);
-            for (int i = 0; i < d / LANES; i++)
-                total[row][i] =
-                    _mm512_dpbusd_epi32(total[row][i], _mm512_set1_epi32(four), value[i]);
-        }
-    }
-}
-
 /* Attend with `n` queries of a head, from the position `first` on. */
 ALWAYS void attend_few(const Attention *a, int64_t head, int64_t first, int d, int n) {
     int64_t width = a->n_filled;
-    float scores[n * width], shares[QUERIES], scales[QUERIES];
+    float scores[n * width], shares[TOGETHER], scales[TOGETHER];
     uint8_t queries[n * d], upper[n * width], lower[n * width];
     for (int row = 0; row < n; row++) {
         const float *from = a->query.of + (first + row) * a->query.position + head * a->query.head;
@@ -664,9 +640,10 @@ ALWAYS void attend_few(const Attention *a, int64_t head, int64_t first, int d, i
         shares[row] = weigh_in_parts(a, scores + at, scales[row] * factor, upper + at, lower + at);
         shares[row] += (scales[row] + a->key_scales[head * width]) * 0.0f; /* if one is no number */
     }
-    __m512i high[QUERIES][MAX_HEAD / LANES], low[QUERIES][MAX_HEAD / LANES];
-    mix(a, head, d, n, upper, high);
-    mix(a, head, d, n, lower, low);
+    const int8_t *values = a->values + head * width * d;
+    __m512i high[TOGETHER][MAX_VECTORS], low[TOGETHER][MAX_VECTORS];
+    multiply_integers(upper, width, values, width, d / LANES, n, high);
+    multiply_integers(lower, width, values, width, d / LANES, n, low);
     for (int row = 0; row < n; row++)
         for (int i = 0; i < d / LANES; i++) {
             floats scale = *(const floats *)(a->value_scales + head * d + i * LANES);
@@ -678,7 +655,7 @@ ALWAYS void attend_few(const Attention *a, int64_t head, int64_t first, int d, i
 }
 
 ALWAYS void attend_window(const Attention *a, int d) {
-    int64_t n_blocks = (a->n + QUERIES - 1) / QUERIES;
+    int64_t n_blocks = (a->n + TOGETHER - 1) / TOGETHER;
 #pragma omp for schedule(static)
     for (int64_t head = 0; head < 2 * a->n_head; head++) {
         if (head < a->n_head) round_keys(a, head, d);
@@ -686,8 +663,8 @@ ALWAYS void attend_window(const Attention *a, int d) {
     }
 #pragma omp for schedule(static)
     for (int64_t at = 0; at < a->n_head * n_blocks; at++) {
-        int64_t head = at / n_blocks, first = at % n_blocks * QUERIES;
-        if (first + QUERIES <= a->n) attend_few(a, head, first, d, QUERIES);
+        int64_t head = at / n_blocks, first = at % n_blocks * TOGETHER;
+        if (first + TOGETHER <= a->n) attend_few(a, head, first, d, TOGETHER);
         else for (; first < a->n; first++) attend_few(a, head, first, d, 1);
     }
 }
