@@ -21,8 +21,9 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from service.alarm import Alarm
 from service.api.errors import error_body
-from service.api.turn_away import Refusal
+from service.api.turn_away import Refusal, as_lines
 from service.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     header_timeout_s = 10.0
     door: AskAtDoor
-    _deadline: asyncio.TimerHandle | None = None
+    _alarm: Alarm
+    """For what the other end owes: the rest of a head or of a body, or another request."""
     _reading = _Reading.NOTHING
     _unread = 0
     """Bytes since the last that were known to belong to a whole head or to a body."""
@@ -79,6 +81,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Whether a request among what has just arrived was refused at the door: one is enough."""
     _passes_over = False
     """Whether the body that comes is that of a request that was refused at the door."""
+    _is_idle = False
+    """Whether the alarm is for the next request to begin."""
     _owed_refusal: str | None = None
     _answered: RequestResponseCycle | None = None
     """The request whose turn it is, or was last."""
@@ -92,6 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first head."""
         super().connection_made(transport)
+        self._alarm = Alarm(self.loop)
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -105,19 +110,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unread > MAX_HEAD_BYTES:
             self.send_400_response(f"the head of a request is over {MAX_HEAD_BYTES} bytes long")
         if self._is_answering():
-            self._stop_waiting()
+            self._alarm.clear()
         elif self._reading is _Reading.NOTHING and not self._is_new:
-            self._stop_waiting()
             self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-        elif self._deadline is None:
+            self._alarm.set(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self._is_idle = True
+        elif self._alarm.at is None:
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the deadline, and tell the app: uvicorn tells the newest request only."""
-        self._stop_waiting()
+        self._alarm.close()
         if self._answered is not None and not self._answered.response_complete:
             self._answered.disconnected = True
             self._answered.message_event.set()
@@ -197,12 +200,11 @@ class BoundedProtocol(HttpToolsProtocol):
         refusal = self.door(self.parser.get_method(), self.url, self.headers)
         if refusal is None:
             return False
-        headers = (*self.server_state.default_headers, *refusal.headers)
-        lines = (b"%s: %s\r\n" % header for header in headers)
-        self.transport.write(b"".join((STATUS_LINE[refusal.status], *lines, b"\r\n", refusal.body)))
+        status, lines = STATUS_LINE[refusal.status], as_lines(self.server_state.default_headers)
+        self.transport.write(b"".join((status, lines, refusal.lines, b"\r\n", refusal.body)))
         self.server_state.total_requests += 1
         self._has_turned_away = True
-        self._stop_waiting()
+        self._alarm.clear()
         return True
 
     def _check_head(self, version: str) -> None:
@@ -268,12 +270,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _expect_head(self) -> None:
-        self._deadline = self.loop.call_later(self.header_timeout_s, self.transport.close)
+        self._alarm.set(self.header_timeout_s, self.transport.close)
 
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _unset_keepalive_if_required(self) -> None:
+        super()._unset_keepalive_if_required()
+        if self._is_idle:
+            self._is_idle = False
+            self._alarm.clear()
 
 
 async def _without_chunks(

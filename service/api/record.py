@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,7 @@ def request_id_of(offered: str | None) -> str:
     """Return the id that a client offers, or a new one if that could do harm in a log."""
     if offered is not None and _SAFE_ID.fullmatch(offered):
         return offered
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def report(record: RequestRecord, metrics: Metrics, method: str, endpoint: str) -> None:
@@ -106,8 +106,48 @@ def report(record: RequestRecord, metrics: Metrics, method: str, endpoint: str) 
     error = record.error
     if error is not None and not isinstance(error, ClientDisconnected):
         details["error"] = error.code if isinstance(error, ServiceError) else "internal_error"
-    line = logs.fields(status=record.status, duration_ms=round(1e3 * duration_s, 1), **details)
-    logger.log(level, "%s %s", method, endpoint, extra=line)
+    if logger.isEnabledFor(level):
+        _log(level, f"{method} {endpoint}", record.status, duration_s, details)
+
+
+class RefusalTally:
+    """Counts and logs requests that are all refused for one reason, at once, as `report` does.
+
+    Args:
+        metrics: where they are counted.
+        method, endpoint: of the requests.
+        status: of the answers.
+        error: the reason.
+    """
+
+    def __init__(
+        self, metrics: Metrics, method: str, endpoint: str, status: int, error: Unavailable
+    ) -> None:
+        self._what = f"{method} {endpoint}"
+        self._status = status
+        self._code = error.code
+        self._requests = metrics.requests.labels(endpoint, "false", str(status))
+        self._duration = metrics.request_duration.labels(endpoint, "false")
+        self._rejected = metrics.requests_rejected.labels(error.code)
+
+    def report(self, request_id: str, duration_s: float) -> None:
+        """Count one, and log its line."""
+        self._requests.inc()
+        self._duration.observe(duration_s)
+        self._rejected.inc()
+        if logger.isEnabledFor(logging.INFO):
+            token = logs.request_id.set(request_id)
+            try:
+                _log(logging.INFO, self._what, self._status, duration_s, {"error": self._code})
+            finally:
+                logs.request_id.reset(token)
+
+
+def _log(
+    level: int, what: str, status: int, duration_s: float, details: Mapping[str, object]
+) -> None:
+    line = logs.fields(status=status, duration_ms=round(1e3 * duration_s, 1), **details)
+    logger.log(level, "%s", what, extra=line)
 
 
 def _count_outcome(record: RequestRecord, metrics: Metrics) -> None:

@@ -20,11 +20,12 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import logs
 from service.api.deps import Services
-from service.api.errors import REFUSAL, answer_to, error_response
-from service.api.record import REQUEST_ID, RequestRecord, report, request_id_of
+from service.api.errors import REFUSAL, error_response
+from service.api.record import REQUEST_ID, RefusalTally, request_id_of
 from service.errors import EngineBusy, Unavailable
+
+_REQUEST_ID = REQUEST_ID.encode()
 
 CROWD_S = 0.02
 """Who is refused within so long of another is one of a crowd."""
@@ -95,13 +96,18 @@ class Refusal(NamedTuple):
 
     Attributes:
         status: of HTTP.
-        headers: names in small letters, and values; its length is among them.
+        lines: its headers as they are sent; the length of the body is among them.
         body: of that length.
     """
 
     status: int
-    headers: Sequence[tuple[bytes, bytes]]
+    lines: bytes
     body: bytes
+
+
+def as_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return headers as they are sent."""
+    return b"".join(b"%s: %s\r\n" % header for header in headers)
 
 
 class Door:
@@ -119,6 +125,9 @@ class Door:
         self._places = places
         self._paths = {path.encode(): path for path in places.routes}
         self._refused_at = -math.inf
+        self._tallies: dict[str, RefusalTally] = {}
+        self._said: tuple[str, float] | None = None
+        self._answer = Refusal(0, b"", b"")
 
     def __call__(
         self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
@@ -153,18 +162,29 @@ class Door:
         return length.isdigit() and int(length) <= config.drain_bytes
 
     def _refused(self, path: str, offered: dict[bytes, bytes], error: EngineBusy) -> Refusal:
+        began_at = time.perf_counter()
         self._refused_at = time.monotonic()
-        record = RequestRecord(request_id_of(_text(offered.get(REQUEST_ID.encode()))))
-        record.status, record.error = answer_to(error).status, error
-        token = logs.request_id.set(record.id)
-        try:
-            report(record, self._places.services.metrics, "POST", path)
-        finally:
-            logs.request_id.reset(token)
-        response = error_response(error)
-        vary = [(b"vary", b"Origin")] if self._places.services.config.cors_origins else []
-        headers = [*response.raw_headers, *vary, (REQUEST_ID.encode(), record.id.encode())]
-        return Refusal(record.status, headers, bytes(response.body))
+        answer = self._answer_to(error)
+        request_id = request_id_of(_text(offered.get(_REQUEST_ID)))
+        tally = self._tallies.get(path)
+        if tally is None:
+            metrics = self._places.services.metrics
+            tally = self._tallies[path] = RefusalTally(metrics, "POST", path, answer.status, error)
+        tally.report(request_id, time.perf_counter() - began_at)
+        return answer._replace(
+            lines=b"%s%s: %s\r\n" % (answer.lines, _REQUEST_ID, request_id.encode())
+        )
+
+    def _answer_to(self, error: EngineBusy) -> Refusal:
+        """Return the answer without the id of a request. In a crowd it is mostly that of before."""
+        said = (error.message, error.retry_after_s)
+        if said != self._said:
+            response = error_response(error)
+            vary = [(b"vary", b"Origin")] if self._places.services.config.cors_origins else []
+            lines = as_lines((*response.raw_headers, *vary))
+            self._said = said
+            self._answer = Refusal(response.status_code, lines, bytes(response.body))
+        return self._answer
 
 
 def _text(value: bytes | None) -> str | None:

@@ -6,6 +6,7 @@ Belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _RETRY_AFTER_S = (1.0, 60.0)
 """OpenAI's client does not follow a longer one."""
+_STEP_S = 0.1
+"""What is told is rounded up to whole steps of this: who is refused together is told the same."""
 _SMOOTHING = 0.2
 
 
@@ -50,6 +53,7 @@ class Permits:
         self.vacant.set()
         self._metrics = metrics
         self._open: set[Session] = set()
+        self._n_waiting = 0
         self._mean_s: float | None = None
         metrics.queue_capacity.set(limit)
 
@@ -91,8 +95,9 @@ class Permits:
 
     def count(self) -> None:
         """Set the gauges; also to be called when a session gets its first token."""
+        self._n_waiting = sum(session.is_waiting for session in self._open)
         self._metrics.requests_running.set(len(self._open))
-        self._metrics.requests_waiting.set(sum(session.is_waiting for session in self._open))
+        self._metrics.requests_waiting.set(self._n_waiting)
 
     def retry_after_s(self) -> float:
         """Return when those who wait now should have had their turn, and one more.
@@ -100,10 +105,9 @@ class Permits:
         That is their number times the measured time between two departures.
         """
         now = self._advance()
-        n_waiting = sum(session.is_waiting for session in self._open)
-        expected_s = (n_waiting + 1) * self._drain.interval_s(self._expected_s(now))
+        expected_s = (self._n_waiting + 1) * self._drain.interval_s(self._expected_s(now))
         shortest_s, longest_s = _RETRY_AFTER_S
-        return min(max(expected_s, shortest_s), longest_s)
+        return min(max(math.ceil(expected_s / _STEP_S) * _STEP_S, shortest_s), longest_s)
 
     def _advance(self) -> float:
         """Let the measured time go on to now, and return it.

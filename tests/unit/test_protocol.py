@@ -34,7 +34,7 @@ class Transport(asyncio.Transport):
 
 
 def refused(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Refusal:
-    return Refusal(429, [(b"content-length", b"4")], b"full")
+    return Refusal(429, b"content-length: 4\r\n", b"full")
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,24 +81,38 @@ def test_the_last_request_of_a_connection_is_for_the_app(header: bytes) -> None:
 
 
 def test_each_body_that_is_passed_over_has_a_deadline_of_its_own() -> None:
-    async def talk() -> list[asyncio.TimerHandle | None]:
+    async def talk() -> list[float | None]:
         protocol, _ = connected()
-        deadlines = [protocol._deadline]
+        deadlines = [protocol._alarm.at]
         head = POST.replace(b"length: 0", b"length: 3")
-        for data in (head + b"a", b"bc" + head + b"a", b"b", b"c"):
+        for data in (head + b"a", b"bc" + head + b"a", b"b"):
+            await asyncio.sleep(0.001)  # for the clock to go on
             protocol.data_received(data)
-            deadlines.append(protocol._deadline)
+            deadlines.append(protocol._alarm.at)
         protocol.connection_lost(None)
-        return deadlines
+        return [*deadlines, protocol._alarm.at]
 
     opened, first, second, same, none = asyncio.run(talk())
     assert opened is not None
     assert first is not None
     assert second is not None
-    assert opened.cancelled()
-    assert first.cancelled()
-    assert opened is not first is not second is same
+    assert opened < first < second == same
     assert none is None
+
+
+def test_a_connection_may_be_idle_after_a_refusal_for_as_long_as_after_an_answer() -> None:
+    async def talk() -> tuple[float | None, float, float | None]:
+        protocol, _ = connected()
+        protocol.data_received(POST)
+        idle_until, now = protocol._alarm.at, protocol.loop.time()
+        protocol.data_received(POST[:9])  # the next begins: now its head is waited for
+        return idle_until, now, protocol._alarm.at
+
+    idle_until, now, head_until = asyncio.run(talk())
+    assert idle_until is not None
+    assert head_until is not None
+    assert idle_until == pytest.approx(now + 5, abs=0.5)
+    assert head_until == pytest.approx(now + 10, abs=0.5)
 
 
 def test_answers_that_nobody_reads_do_not_pile_up() -> None:
