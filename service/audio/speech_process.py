@@ -113,7 +113,7 @@ class _Running:
                 stderr=subprocess.DEVNULL,
                 env=child_environment(),
                 cwd="/",
-                start_new_session=True,
+                process_group=0,  # a session of its own would get little of a core that is shared
             )
         except OSError as error:
             self._socket.close()
