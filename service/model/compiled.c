@@ -387,7 +387,9 @@ int64_t decode(const Model *m, const Cache *cache, const Place *places, int64_t 
 
 /* ------------------------------------------------------------------- 8-bit integers */
 
-#define COLUMNS 64 /* of the LM head that are computed together: four vectors */
+#define COLUMNS 64 /* outputs that are computed together: four vectors */
+#define ROWS 64    /* that share their weights, at most */
+#define DEPTH 512  /* of which so many stay in the first cache meanwhile */
 #define ZERO_POINT 128
 #define LEVELS 127.0f
 
@@ -414,28 +416,14 @@ ALWAYS void quantise_row(const float *x, int64_t k, uint8_t *q, float *scale_to)
     }
 }
 
-/* Rows of f32[n][k] as integers, each with a scale of its own. */
-void quantise(const float *x, int64_t n, int64_t k, uint8_t *q, float *scales, int32_t n_threads) {
-#pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (int64_t row = 0; row < n; row++) quantise_row(x + row * k, k, q + row * k, scales + row);
-}
-
-/* y = y * scale of the row + bias, in place: f32[n][m]. */
-void rescale(float *y, const float *scales, const float *bias, int64_t n, int64_t m,
-             int32_t n_threads) {
-#pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (int64_t row = 0; row < n; row++)
-        for (int64_t i = 0; i < m; i++)
-            y[row * m + i] = y[row * m + i] * scales[row] + bias[i];
-}
-
 #define TOGETHER 4 /* rows that share columns in registers: GCC writes more than 16 sums to the stack */
 #define MAX_VECTORS 8
 
-/* Sums of `n` rows of u8 by columns of int8 [n_in / 4][vectors * LANES][4]. */
+/* Sums of `n` rows of u8 by columns of int8 [n_in / 4][vectors * LANES][4]; `adds`: to what is there. */
 ALWAYS void multiply_integers(const uint8_t *x, int64_t stride, const int8_t *columns, int64_t n_in,
-                              int vectors, int n, __m512i total[TOGETHER][MAX_VECTORS]) {
-    for (int row = 0; row < n; row++)
+                              int vectors, int n, int adds,
+                              __m512i total[TOGETHER][MAX_VECTORS]) {
+    for (int row = 0; !adds && row < n; row++)
         for (int i = 0; i < vectors; i++) total[row][i] = _mm512_setzero_si512();
     for (int64_t k = 0; k < n_in; k += 4, columns += 64 * vectors)
         for (int row = 0; row < n; row++) {
@@ -448,39 +436,88 @@ ALWAYS void multiply_integers(const uint8_t *x, int64_t stride, const int8_t *co
 }
 
 typedef struct {
-    const int8_t *weight;  /* [n_out / COLUMNS][n_in / 4][COLUMNS][4], filled up with zeros */
-    const int32_t *sums;   /* of the weights of each output, times 128 */
-    const float *scales;   /* of each output */
+    const int8_t *weight; /* [n_out / COLUMNS][n_in / 4][COLUMNS][4], filled up with zeros */
+    const int32_t *sums;  /* of the weights of each output, times 128 */
+    const float *scales;  /* of each output */
+    const float *bias;    /* of each output, or NULL */
     int64_t n_in, n_out;
-} LmHead;
+} IntegerLinear;
 
-ALWAYS void lm_head_tile(const LmHead *h, int64_t at, const uint8_t *q, const float *scales, int n,
-                      float *y) {
-    __m512i total[TOGETHER][MAX_VECTORS];
-    multiply_integers(q, h->n_in, h->weight + at * h->n_in, h->n_in, COLUMNS / LANES, n, total);
-    for (int row = 0; row < n; row++)
-        for (int i = 0; i < 4; i++) {
-            int64_t first = at + i * LANES, left = h->n_out - first;
-            if (left <= 0) break;
-            __mmask16 inside = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
-            __m512i sums = _mm512_maskz_loadu_epi32(inside, h->sums + first);
+/* Sums of `n` rows as f32, of the outputs from `at`. */
+ALWAYS void store_outputs(const IntegerLinear *l, int64_t at, __m512i total[TOGETHER][MAX_VECTORS],
+                          const float *scales, int n, float *y) {
+    for (int i = 0; i < COLUMNS / LANES; i++) {
+        int64_t first = at + i * LANES, left = l->n_out - first;
+        if (left <= 0) return;
+        __mmask16 inside = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
+        __m512i sums = _mm512_maskz_loadu_epi32(inside, l->sums + first);
+        __m512 of_output = _mm512_maskz_loadu_ps(inside, l->scales + first);
+        for (int row = 0; row < n; row++) {
             __m512 value = _mm512_cvtepi32_ps(_mm512_sub_epi32(total[row][i], sums));
-            value = _mm512_mul_ps(value, _mm512_maskz_loadu_ps(inside, h->scales + first));
-            value = _mm512_mul_ps(value, _mm512_set1_ps(scales[row]));
-            _mm512_mask_storeu_ps(y + row * h->n_out + first, inside, value);
+            value = _mm512_mul_ps(_mm512_mul_ps(value, of_output), _mm512_set1_ps(scales[row]));
+            if (l->bias)
+                value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(inside, l->bias + first));
+            _mm512_mask_storeu_ps(y + row * l->n_out + first, inside, value);
         }
+    }
 }
 
-/* [n n_in] of integers, and a scale for each row -> f32[n][n_out]. */
-void lm_head(const LmHead *h, const uint8_t *q, const float *scales, int64_t n, float *y,
-          int32_t n_threads) {
-#pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (int64_t at = 0; at < h->n_out; at += COLUMNS) {
-        int64_t row = 0;
-        for (; row + 4 <= n; row += 4)
-            lm_head_tile(h, at, q + row * h->n_in, scales + row, 4, y + row * h->n_out);
+/* `n` rows by what is there of the columns from `at` between two depths, added to what is in `kept`
+   unless it is the first, and left there unless it is the last. */
+ALWAYS void multiply_part(const IntegerLinear *l, int64_t at, int64_t from, int64_t to,
+                          const uint8_t *q, const float *scales, int n,
+                          __m512i kept[][COLUMNS / LANES], float *y) {
+    __m512i total[TOGETHER][MAX_VECTORS];
+    const int8_t *columns = l->weight + at * l->n_in + from * COLUMNS;
+    if (from) {
+        for (int row = 0; row < n; row++)
+            for (int i = 0; i < COLUMNS / LANES; i++) total[row][i] = kept[row][i];
+        multiply_integers(q + from, l->n_in, columns, to - from, COLUMNS / LANES, n, 1, total);
+    } else {
+        multiply_integers(q, l->n_in, columns, to, COLUMNS / LANES, n, 0, total);
+    }
+    if (to == l->n_in) {
+        store_outputs(l, at, total, scales, n, y);
+        return;
+    }
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < COLUMNS / LANES; i++) kept[row][i] = total[row][i];
+}
+
+/* `n` rows, ROWS at most, by the columns from `at`. */
+static void multiply_tile(const IntegerLinear *l, int64_t at, const uint8_t *q, const float *scales,
+                          int64_t n, float *y) {
+    __m512i kept[ROWS][COLUMNS / LANES];
+    for (int64_t from = 0; from < l->n_in; from += DEPTH) {
+        int64_t to = from + DEPTH < l->n_in ? from + DEPTH : l->n_in, row = 0;
+        for (; row + TOGETHER <= n; row += TOGETHER)
+            multiply_part(l, at, from, to, q + row * l->n_in, scales + row, TOGETHER, kept + row,
+                          y + row * l->n_out);
         for (; row < n; row++)
-            lm_head_tile(h, at, q + row * h->n_in, scales + row, 1, y + row * h->n_out);
+            multiply_part(l, at, from, to, q + row * l->n_in, scales + row, 1, kept + row,
+                          y + row * l->n_out);
+    }
+}
+
+/* y = x @ weight + bias: f32[n][n_in] -> f32[n][n_out]. `q` and `scales` are for the rows of x as
+   integers. */
+void integer_linear(const IntegerLinear *l, const float *x, int64_t n, uint8_t *q, float *scales,
+                    float *y, int32_t n_threads) {
+    int64_t n_tiles = (l->n_out + COLUMNS - 1) / COLUMNS, n_parts = (n + ROWS - 1) / ROWS;
+    int64_t rows = n_parts ? (n + n_parts - 1) / n_parts : 0; /* of each part but the last */
+    rows = (rows + TOGETHER - 1) / TOGETHER * TOGETHER;
+#pragma omp parallel num_threads(n_threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < n; row++)
+            quantise_row(x + row * l->n_in, l->n_in, q + row * l->n_in, scales + row);
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < n_parts * n_tiles; task++) {
+            int64_t row = task / n_tiles * rows, left = n - row;
+            if (left > 0)
+                multiply_tile(l, task % n_tiles * COLUMNS, q + row * l->n_in, scales + row,
+                              left < rows ? left : rows, y + row * l->n_out);
+        }
     }
 }
 
@@ -579,7 +616,7 @@ ALWAYS void score(const Attention *a, int64_t head, int d, int n, const uint8_t 
     for (int64_t first = 0; first < a->n_filled; first += KEYS) {
         const int8_t *keys = a->keys + (head * a->n_filled + first) * d;
         __m512i total[TOGETHER][MAX_VECTORS];
-        multiply_integers(queries, d, keys, d, KEYS / LANES, n, total);
+        multiply_integers(queries, d, keys, d, KEYS / LANES, n, 0, total);
         for (int i = 0; i < 4; i++) {
             int64_t at = head * a->n_filled + first + i * LANES;
             ints sums = *(const ints *)(a->key_sums + at);
@@ -642,8 +679,8 @@ ALWAYS void attend_few(const Attention *a, int64_t head, int64_t first, int d, i
     }
     const int8_t *values = a->values + head * width * d;
     __m512i high[TOGETHER][MAX_VECTORS], low[TOGETHER][MAX_VECTORS];
-    multiply_integers(upper, width, values, width, d / LANES, n, high);
-    multiply_integers(lower, width, values, width, d / LANES, n, low);
+    multiply_integers(upper, width, values, width, d / LANES, n, 0, high);
+    multiply_integers(lower, width, values, width, d / LANES, n, 0, low);
     for (int row = 0; row < n; row++)
         for (int i = 0; i < d / LANES; i++) {
             floats scale = *(const floats *)(a->value_scales + head * d + i * LANES);

@@ -23,7 +23,7 @@ _LEVELS = 127
 _ZERO_POINT = 128
 """Activations are unsigned: oneDNN's kernels for signed ones are hundreds of times slower."""
 _COLUMNS = 64
-"""Outputs whose weights stand together in memory for the compiled head."""
+"""Outputs whose weights stand together in memory for what is compiled."""
 
 
 def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,14 +31,6 @@ def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
 
     A row that is not finite has a scale that is not.
     """
-    if (compiled := library()) is not None and x.shape[1] % LANES == 0:
-        x = x.contiguous()
-        integers, scales = torch.empty_like(x, dtype=torch.uint8), x.new_empty(len(x), 1)
-        compiled.quantise(
-            address(x), ctypes.c_int64(len(x)), ctypes.c_int64(x.shape[1]),
-            address(integers), address(scales), torch.get_num_threads(),
-        )  # fmt: skip
-        return integers, scales
     scales = x.abs().amax(dim=-1, keepdim=True) / _LEVELS
     scales = scales.clamp_min(torch.finfo(torch.float32).tiny)
     return (x / scales).round_().add_(_ZERO_POINT).to(torch.uint8), scales
@@ -75,7 +67,9 @@ class Int8Linear(nn.Module):
         """f32[... n_in] -> f32[... n_out]. A row that is not finite stays so, and its own."""
         integers, scales = quantise(x.flatten(0, -2))
         out = in_blocks(self._product, integers, self._kept)
-        out = out.mul_(scales) if self._bias is None else _rescaled(out, scales, self._bias)
+        out.mul_(scales)
+        if self._bias is not None:
+            out.add_(self._bias)
         return torch.unflatten(out, 0, x.shape[:-1])
 
     def blocks(self, n_rows: int) -> list[int]:
@@ -91,63 +85,61 @@ class Int8Linear(nn.Module):
         return out
 
 
-def _rescaled(out: Tensor, scales: Tensor, bias: Tensor) -> Tensor:
-    """f32[n m], f32[n 1], f32[m] -> out * scales + bias, f32[n m], perhaps in place."""
-    if (compiled := library()) is None:
-        return torch.addcmul(bias, out, scales)
-    compiled.rescale(
-        address(out), address(scales), address(bias),
-        ctypes.c_int64(out.shape[0]), ctypes.c_int64(out.shape[1]), torch.get_num_threads(),
-    )  # fmt: skip
-    return out
+class CompiledInt8Linear(nn.Module):
+    """The same by one compiled function, bit for bit.
 
-
-class Int8Head(nn.Module):
-    """A linear without a bias by a compiled product, which reads weights as fast as they come.
-
-    oneDNN takes twice as long for few rows. For the LM head, which has most of a step's weights.
+    oneDNN takes twice as long for few rows and for small matrices, and what is around its product
+    in torch's operations as long again.
 
     Args:
         compiled: the library.
-        weight: f32[n_out n_in].
+        weight: f32[n_out n_in], of whole vectors.
+        bias: f32[n_out], or None.
     """
 
-    def __init__(self, compiled: ctypes.CDLL, weight: Tensor) -> None:
+    def __init__(self, compiled: ctypes.CDLL, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
+        self.shape: tuple[int, ...] = tuple(weight.shape)
         integers, self._scales = as_integers(weight)
         self._sums = integers.sum(dim=1, dtype=torch.int32) * _ZERO_POINT
-        self._n_out, self._n_in = weight.shape
-        filled = pad(integers, (0, 0, 0, -self._n_out % _COLUMNS))
-        by_four = filled.view(-1, _COLUMNS, self._n_in // 4, 4)  # [tile column k 4]
+        self._bias = None if bias is None else bias.detach().contiguous()
+        filled = pad(integers, (0, 0, 0, -weight.shape[0] % _COLUMNS))
+        by_four = filled.view(-1, _COLUMNS, weight.shape[1] // 4, 4)  # [tile column k 4]
         self._weight = by_four.transpose(1, 2).contiguous()
         self._compiled = compiled
-        self._struct = _Head(
+        self._struct = _Linear(
             address(self._weight), address(self._sums), address(self._scales),
-            self._n_in, self._n_out,
+            None if self._bias is None else address(self._bias), weight.shape[1], weight.shape[0],
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[... n_in] -> f32[... n_out]. A row that is not finite stays so, and its own."""
-        rows = x.flatten(0, -2)
-        integers, scales = quantise(rows)
-        out = x.new_empty(len(rows), self._n_out)
-        self._compiled.lm_head(
-            ctypes.byref(self._struct), address(integers), address(scales),
-            ctypes.c_int64(len(rows)), address(out), torch.get_num_threads(),
+        n_out, n_in = self.shape
+        if x.shape[-1] != n_in or x.dtype != torch.float32:
+            raise ValueError(f"{tuple(x.shape)} in {x.dtype}, not [... {n_in}] in float32")
+        x = x.contiguous()
+        n_rows = x.numel() // n_in
+        out, scales = x.new_empty(*x.shape[:-1], n_out), x.new_empty(n_rows)
+        integers = torch.empty(n_rows * n_in, dtype=torch.uint8)
+        self._compiled.integer_linear(
+            ctypes.byref(self._struct), address(x), ctypes.c_int64(n_rows), address(integers),
+            address(scales), address(out), torch.get_num_threads(),
         )  # fmt: skip
-        return torch.unflatten(out, 0, x.shape[:-1])
+        return out
 
 
-class _Head(ctypes.Structure):
+class _Linear(ctypes.Structure):
     _fields_ = (
-        ("weight", ctypes.c_void_p), ("sums", ctypes.c_void_p), ("scales", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("weight", "sums", "scales", "bias")),
         ("n_in", ctypes.c_int64), ("n_out", ctypes.c_int64),
     )  # fmt: skip
 
 
-def int8_head(weight: Tensor) -> Int8Head | Int8Linear:
-    """Return the head of a weight, f32[n_vocab d_model], compiled if it can be."""
+def int8_linear(
+    weight: Tensor, bias: Tensor | None = None, kept: int = 0
+) -> CompiledInt8Linear | Int8Linear:
+    """Return a linear on 8-bit integers, compiled if it can be; the arguments are theirs."""
     compiled = library()
     if compiled is not None and weight.shape[1] % LANES == 0:
-        return Int8Head(compiled, weight)
-    return Int8Linear(weight)
+        return CompiledInt8Linear(compiled, weight, bias)
+    return Int8Linear(weight, bias, kept)

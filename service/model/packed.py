@@ -27,7 +27,7 @@ from service.model.compiled import library
 from service.model.compiled_attention import INTEGER_HEADS, attend_in_integers
 from service.model.compiled_decoder import CompiledDecoder, fits
 from service.model.config import WhisperConfig
-from service.model.int8 import Int8Linear, int8_head
+from service.model.int8 import Int8Linear, int8_linear
 from service.model.numerics import Numerics, has_tiles
 from service.model.timing import is_clearly_faster
 from service.model.whisper import WhisperModel
@@ -123,7 +123,7 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
     decoder = model.decoder
     head = decoder.token_embedding.weight if decoder.head is None else decoder.head
     if numerics.head == torch.int8:
-        decoder.packed_head = int8_head(head)
+        decoder.packed_head = int8_linear(head)
     else:
         decoder.packed_head = PackedLinear(head, None, numerics.head)
     decoder.head = None
@@ -206,7 +206,8 @@ def _pack_linears(model: WhisperModel, numerics: Numerics, kept: int) -> None:
             dtype = torch.bfloat16 if numerics.decoder == torch.int8 else numerics.decoder
             packed = PackedLinear(linear.weight, linear.bias, dtype, kept)
         elif numerics.encoder == torch.int8:
-            packed = Int8Linear(linear.weight, linear.bias, kept)
+            of_many_rows = Int8Linear if has_tiles() else int8_linear  # oneDNN has tiles for it
+            packed = of_many_rows(linear.weight, linear.bias, kept)
         else:
             packed = PackedLinear(linear.weight, linear.bias, numerics.encoder, kept)
         model.set_submodule(name, packed)

@@ -19,7 +19,7 @@ from service.engine.types import AlignStart, Group, Start
 from service.model import WhisperModel
 from service.model.attention import SelfAttention
 from service.model.encoder import AudioEncoder
-from service.model.int8 import Int8Linear
+from service.model.int8 import CompiledInt8Linear, Int8Linear
 from service.model.numerics import choose_numerics, has_tiles
 from service.model.packed import PackedLinear, pack
 from tests.unit.engine.fakes import SPECIAL, window
@@ -85,7 +85,7 @@ class Rows:
 
     def watch(self, model: nn.Module) -> None:
         for module in model.modules():
-            if isinstance(module, PackedLinear | Int8Linear):
+            if isinstance(module, PackedLinear | Int8Linear | CompiledInt8Linear):
                 module.register_forward_pre_hook(lambda _, args: self.asked.add(n_rows(args[0])))
 
     def _noting(self, product: Callable[..., Tensor]) -> Callable[[nn.Module, Tensor], Tensor]:
@@ -159,7 +159,7 @@ def test_all_that_requests_reach_was_made_at_start(
     runner.warm_up()
     made = set(rows.kernels)
     everything(runner)
-    assert len(made) > 90
+    assert len(made) > 50
     later = {k for k in rows.kernels - made if name == "bfloat16" or k[:-1]}  # not only a length
     assert {kernel[-1] for kernel in later} <= {CONFIG.n_vocab}, "the head, over texts as they come"
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from service.model.int8 import Int8Head, Int8Linear, int8_head, quantise
+from service.model.int8 import CompiledInt8Linear, Int8Linear, int8_linear
 from tests.unit.model.cpus import compiled, here
 
-Make = Callable[[Tensor], nn.Module]
+Make = Callable[..., nn.Module]
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +22,14 @@ def inference() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["compiled", "by oneDNN", "with a bias"])
+@pytest.fixture(params=["compiled", "by oneDNN"])
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """What makes a linear of a weight."""
-    if request.param == "with a bias":
-        return lambda weight: Int8Linear(weight, torch.zeros(len(weight)))
+    """What makes a linear of a weight, and of a bias perhaps."""
     if request.param == "by oneDNN":
         monkeypatch.setattr("service.model.int8.library", lambda: None)
     else:
         compiled()
-    return int8_head
+    return int8_linear
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -53,9 +50,9 @@ def test_rows_may_have_any_shape(make: Make) -> None:
     assert torch.equal(product(x), product(x.flatten(0, 1)).view(2, 3, 70))
 
 
-def test_bias_is_added() -> None:
+def test_bias_is_added(make: Make) -> None:
     weight, bias, x = torch.randn(80, 64), torch.randn(80) * 10, torch.randn(2, 5, 64)
-    found = Int8Linear(weight, bias)(x)
+    found = make(weight, bias)(x)
     assert found.shape == (2, 5, 80)
     assert relative_error(found, linear(x, weight, bias)) < 0.015
 
@@ -83,28 +80,55 @@ def test_what_is_not_finite_stays_in_its_own_row(make: Make, lost: float) -> Non
     assert found[:, 7][[0, 2, 3]].eq(0).all()
 
 
-def test_what_is_compiled_has_the_bits_of_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(
+    ("n_rows", "n_in", "n_out"),
+    [(1, 64, 500), (3, 512, 64), (37, 96, 700), (64, 528, 65), (65, 1040, 16), (150, 1536, 192)],
+)
+def test_what_is_compiled_has_the_bits_of_onednn(
+    monkeypatch: pytest.MonkeyPatch, n_rows: int, n_in: int, n_out: int, with_bias: bool
+) -> None:
+    """Deep rows are added up in parts, and many in several tiles."""
     compiled()
-    weight, x = torch.randn(700, 96), torch.randn(37, 96) * torch.logspace(-3, 3, 37)[:, None]
-    head, integers, scales = int8_head(weight), *quantise(x)
-    found, in_rows = head(x), Int8Linear(weight, torch.ones(700))(x)
+    weight, bias = torch.randn(n_out, n_in), torch.randn(n_out) if with_bias else None
+    x = torch.randn(n_rows, n_in) * torch.logspace(-3, 3, n_rows)[:, None]
+    linear = int8_linear(weight, bias)
+    assert isinstance(linear, CompiledInt8Linear)
+    found = linear(x)
     monkeypatch.setattr("service.model.int8.library", lambda: None)
-    right, right_scales = quantise(x)
-    assert torch.equal(integers, right)
-    assert torch.equal(scales, right_scales)
-    assert isinstance(head, Int8Head)
-    assert torch.equal(found, cast("Tensor", int8_head(weight)(x)))
-    assert torch.allclose(in_rows, Int8Linear(weight, torch.ones(700))(x), atol=1e-5)
+    other = int8_linear(weight, bias)
+    assert isinstance(other, Int8Linear)
+    assert torch.equal(found, other(x))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 5])
+def test_threads_share_it_in_any_number(n_threads: int) -> None:
+    compiled()
+    linear, x = int8_linear(torch.randn(200, 1040)), torch.randn(131, 1040)
+    expected, before = linear(x), torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        assert torch.equal(linear(x), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_it_is_not_compiled_for_is_refused() -> None:
+    compiled()
+    linear = int8_linear(torch.randn(70, 64))
+    for x in (torch.randn(3, 48), torch.randn(3, 64, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="64"):
+            linear(x)
+    assert linear(torch.randn(0, 64)).shape == (0, 70)
 
 
 def test_rows_that_are_no_whole_vectors_are_left_to_torch() -> None:
     weight, x = torch.randn(50, 40), torch.randn(3, 40)
-    product = int8_head(weight)
+    product = int8_linear(weight)
     assert isinstance(product, Int8Linear)
     assert relative_error(product(x), linear(x, weight)) < 0.015
 
 
-def test_rows_that_do_not_lie_one_after_another_are_read_right() -> None:
-    x = torch.randn(64, 6)
-    for found, expected in zip(quantise(x.t()), quantise(x.t().contiguous()), strict=True):
-        assert torch.equal(found, expected)
+def test_rows_that_do_not_lie_one_after_another_are_read_right(make: Make) -> None:
+    product, x = make(torch.randn(70, 64)), torch.randn(64, 6)
+    assert torch.equal(product(x.t()), product(x.t().contiguous()))
