@@ -28,6 +28,7 @@ from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.engine.types import WindowInput
 from service.loading import available_cpus
 from service.model import WhisperConfig, WhisperModel, whisper
+from service.model.compiled_encoder import CompiledEncoderBlock
 from service.model.numerics import choose_numerics
 from service.model.packed import pack
 
@@ -80,7 +81,12 @@ def watch_all(stopwatch: Stopwatch, core: EngineCore, runner: ModelRunner) -> No
                     part = {"LayerNorm": "normalisation", "GELU": "GELU"}.get(kind, "linears")
                     watch(f"{half}: {part}", module, "forward")
     for block in model.encoder.blocks:
-        watch("encoder: attention", block.attn, "attend")
+        if isinstance(block, CompiledEncoderBlock):
+            watch("encoder: attention", block, "attend")
+            watch("encoder: all but attention, compiled", block, "project")
+            watch("encoder: all but attention, compiled", block, "mix")
+        else:
+            watch("encoder: attention", block.attn, "attend")
 
 
 def watch_attention(stopwatch: Stopwatch) -> None:

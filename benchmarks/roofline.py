@@ -36,6 +36,7 @@ from benchmarks.random_model import SIZES
 from service.loading import available_cpus
 from service.model import KVCache, WhisperConfig, WhisperModel
 from service.model.attention import SelfAttention
+from service.model.compiled_encoder import CompiledEncoderBlock
 from service.model.numerics import NUMERICS, Numerics
 from service.model.packed import pack
 
@@ -108,7 +109,10 @@ def attention_dtype(model: WhisperModel) -> torch.dtype:
     """Return what the encoder of a model attends in."""
     if model.numerics.encoder != torch.int8:
         return model.numerics.encoder
-    attends = cast("SelfAttention", model.encoder.blocks[0].attn).attend
+    block = model.encoder.blocks[0]
+    if isinstance(block, CompiledEncoderBlock):
+        return torch.int8
+    attends = cast("SelfAttention", block.attn).attend
     return F32 if attends is scaled_dot_product_attention else torch.int8
 
 

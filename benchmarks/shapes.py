@@ -34,6 +34,7 @@ from service.engine.encoder import silence
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.types import AlignStart, Group, Move, MoveKind, Start
 from service.memory import give_back, keep_one_arena
+from service.model.compiled_encoder import CompiledEncoderBlock
 from service.model.numerics import NUMERICS
 from service.model.packed import pack
 
@@ -98,6 +99,9 @@ def watch(source: str, numerics: str, threads: int) -> Row:
     found["all again"] = resident_mb()
     with torch.inference_mode():
         for n_rows in range(1, NUMBERS + 1):
+            if isinstance(block := model.encoder.blocks[0], CompiledEncoderBlock):
+                block(torch.zeros(1, n_rows, model.config.d_model))
+                continue
             for name, width in LINEARS.items():
                 n_in = getattr(model.config, width)
                 model.encoder.get_submodule(name)(torch.zeros(n_rows, n_in))

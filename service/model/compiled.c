@@ -1,13 +1,14 @@
 /* What torch has no fast operation for on a CPU: the decoder's blocks in a step of few rows,
-   products of 8-bit integers with a scale for each row, attention in them, and Whisper's rules.
+   products of 8-bit integers with a scale for each row, an encoder's blocks in them, and Whisper's
+   rules.
 
    A row's bits do not depend on its neighbours (docs/adr/0001): each of its numbers is one sum,
    whose terms are added in an order that the number of rows has no part in, or of integers, and it
    reads nobody's keys but its own. The compiler may choose neither the order of a sum (-ffast-math)
    nor how often it is rounded (-ffp-contract).
 
-   Knows nothing about tensors or requests. compiled_decoder.py, int8.py and compiled_attention.py,
-   and service/decoding/compiled_rules.py, have the other side. */
+   Knows nothing about tensors or requests. compiled_decoder.py, int8.py, compiled_encoder.py,
+   compiled_attention.py and service/decoding/compiled_rules.py have the other side. */
 
 #include <float.h>
 #include <immintrin.h>
@@ -218,24 +219,26 @@ ALWAYS void product(const Linear *linear, const float *x, int64_t n, float *y, T
     else product_of(linear, 0, x, n, y, then);
 }
 
-/* LayerNorm: [n d_model] -> [n d_model]. Threads share the rows. */
+/* LayerNorm of a row, f32[d] -> f32[d]. */
+ALWAYS void normalise_row(const Norm *norm, const float *x, int64_t d, float eps, float *y) {
+    floats total = {}, squares = {};
+    for (int64_t i = 0; i < d; i += LANES) total += *(const floats *)(x + i);
+    float mean = sum(total) / (float)d;
+    for (int64_t i = 0; i < d; i += LANES) {
+        floats off = *(const floats *)(x + i) - mean;
+        squares += off * off;
+    }
+    float scale = 1.0f / __builtin_sqrtf(sum(squares) / (float)d + eps);
+    for (int64_t i = 0; i < d; i += LANES)
+        *(floats *)(y + i) = (*(const floats *)(x + i) - mean) * scale
+            * *(const floats *)(norm->weight + i) + *(const floats *)(norm->bias + i);
+}
+
+/* [n d_model] -> [n d_model]. Threads share the rows. */
 static void normalise(const Norm *norm, const float *x, int64_t n, const Model *m, float *y) {
     int64_t d = m->d_model;
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < n; row++) {
-        const float *in = x + row * d;
-        floats total = {}, squares = {};
-        for (int64_t i = 0; i < d; i += LANES) total += *(const floats *)(in + i);
-        float mean = sum(total) / (float)d;
-        for (int64_t i = 0; i < d; i += LANES) {
-            floats off = *(const floats *)(in + i) - mean;
-            squares += off * off;
-        }
-        float scale = 1.0f / __builtin_sqrtf(sum(squares) / (float)d + m->eps);
-        for (int64_t i = 0; i < d; i += LANES)
-            *(floats *)(y + row * d + i) = (*(const floats *)(in + i) - mean) * scale
-                * *(const floats *)(norm->weight + i) + *(const floats *)(norm->bias + i);
-    }
+    for (int64_t row = 0; row < n; row++) normalise_row(norm, x + row * d, d, m->eps, y + row * d);
 }
 
 /* Scores to weights, in place -> their sum. There is room for a vector behind them. */
@@ -408,10 +411,10 @@ ALWAYS void quantise_row(const float *x, int64_t k, uint8_t *q, float *scale_to)
         lost += value * 0.0f; /* stays zero unless one is not finite */
         largest = larger(magnitude(value), largest);
     }
-    float scale = scale_of(largest_lane(largest));
+    float scale = scale_of(largest_lane(largest)), factor = 1.0f / scale;
     *scale_to = scale + sum(lost);
     for (int64_t i = 0; i < k; i += LANES) {
-        ints near = rounded(*(const floats *)(x + i) / scale) + ZERO_POINT;
+        ints near = rounded(*(const floats *)(x + i) * factor) + ZERO_POINT;
         _mm_storeu_si128((void *)(q + i), _mm512_cvtepi32_epi8((__m512i)near));
     }
 }
@@ -443,9 +446,9 @@ typedef struct {
     int64_t n_in, n_out;
 } IntegerLinear;
 
-/* Sums of `n` rows as f32, of the outputs from `at`. */
+/* Sums of `n` rows as f32, of the outputs from `at`, and then GELU of them, or added to `base`. */
 ALWAYS void store_outputs(const IntegerLinear *l, int64_t at, __m512i total[TOGETHER][MAX_VECTORS],
-                          const float *scales, int n, float *y) {
+                          const float *scales, int n, Then then, const float *base, float *y) {
     for (int i = 0; i < COLUMNS / LANES; i++) {
         int64_t first = at + i * LANES, left = l->n_out - first;
         if (left <= 0) return;
@@ -457,6 +460,10 @@ ALWAYS void store_outputs(const IntegerLinear *l, int64_t at, __m512i total[TOGE
             value = _mm512_mul_ps(_mm512_mul_ps(value, of_output), _mm512_set1_ps(scales[row]));
             if (l->bias)
                 value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(inside, l->bias + first));
+            if (then == GELU) value = (__m512)gelu((floats)value);
+            if (then == ADD)
+                value = _mm512_add_ps(
+                    _mm512_maskz_loadu_ps(inside, base + row * l->n_out + first), value);
             _mm512_mask_storeu_ps(y + row * l->n_out + first, inside, value);
         }
     }
@@ -465,8 +472,8 @@ ALWAYS void store_outputs(const IntegerLinear *l, int64_t at, __m512i total[TOGE
 /* `n` rows by what is there of the columns from `at` between two depths, added to what is in `kept`
    unless it is the first, and left there unless it is the last. */
 ALWAYS void multiply_part(const IntegerLinear *l, int64_t at, int64_t from, int64_t to,
-                          const uint8_t *q, const float *scales, int n,
-                          __m512i kept[][COLUMNS / LANES], float *y) {
+                          const uint8_t *q, const float *scales, int n, Then then,
+                          __m512i kept[][COLUMNS / LANES], const float *base, float *y) {
     __m512i total[TOGETHER][MAX_VECTORS];
     const int8_t *columns = l->weight + at * l->n_in + from * COLUMNS;
     if (from) {
@@ -477,7 +484,7 @@ ALWAYS void multiply_part(const IntegerLinear *l, int64_t at, int64_t from, int6
         multiply_integers(q, l->n_in, columns, to, COLUMNS / LANES, n, 0, total);
     }
     if (to == l->n_in) {
-        store_outputs(l, at, total, scales, n, y);
+        store_outputs(l, at, total, scales, n, then, base, y);
         return;
     }
     for (int row = 0; row < n; row++)
@@ -485,17 +492,17 @@ ALWAYS void multiply_part(const IntegerLinear *l, int64_t at, int64_t from, int6
 }
 
 /* `n` rows, ROWS at most, by the columns from `at`. */
-static void multiply_tile(const IntegerLinear *l, int64_t at, const uint8_t *q, const float *scales,
-                          int64_t n, float *y) {
+ALWAYS void multiply_tile(const IntegerLinear *l, int64_t at, const uint8_t *q, const float *scales,
+                          int64_t n, Then then, const float *base, float *y) {
     __m512i kept[ROWS][COLUMNS / LANES];
     for (int64_t from = 0; from < l->n_in; from += DEPTH) {
         int64_t to = from + DEPTH < l->n_in ? from + DEPTH : l->n_in, row = 0;
         for (; row + TOGETHER <= n; row += TOGETHER)
-            multiply_part(l, at, from, to, q + row * l->n_in, scales + row, TOGETHER, kept + row,
-                          y + row * l->n_out);
+            multiply_part(l, at, from, to, q + row * l->n_in, scales + row, TOGETHER, then,
+                          kept + row, base + row * l->n_out, y + row * l->n_out);
         for (; row < n; row++)
-            multiply_part(l, at, from, to, q + row * l->n_in, scales + row, 1, kept + row,
-                          y + row * l->n_out);
+            multiply_part(l, at, from, to, q + row * l->n_in, scales + row, 1, then, kept + row,
+                          base + row * l->n_out, y + row * l->n_out);
     }
 }
 
@@ -516,7 +523,84 @@ void integer_linear(const IntegerLinear *l, const float *x, int64_t n, uint8_t *
             int64_t row = task / n_tiles * rows, left = n - row;
             if (left > 0)
                 multiply_tile(l, task % n_tiles * COLUMNS, q + row * l->n_in, scales + row,
-                              left < rows ? left : rows, y + row * l->n_out);
+                              left < rows ? left : rows, STORE, y, y + row * l->n_out);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------- an encoder block's positions
+
+   What is done to each position by itself, for a few of them at a time: from one product to the next
+   they stay in a core's cache. */
+
+typedef struct {
+    IntegerLinear qkv, out, up, down;
+    Norm attn_ln, mlp_ln;
+    float eps;
+} EncoderBlock;
+
+/* A thread's own, for ROWS positions. */
+typedef struct {
+    float *normed, *wide; /* f32[ROWS][d_model], f32[ROWS][n_ffn] */
+    uint8_t *q;           /* u8[ROWS][n_ffn] */
+    float *scales;        /* f32[ROWS] */
+} Workspace;
+
+static Workspace workspace_of(const EncoderBlock *b, char *scratch) {
+    int64_t d = b->qkv.n_in, n_ffn = b->up.n_out;
+    char *own = scratch + omp_get_thread_num() * ROWS * (4 * d + 5 * n_ffn + 4);
+    float *normed = (float *)own, *wide = normed + ROWS * d, *scales = wide + ROWS * n_ffn;
+    return (Workspace){normed, wide, (uint8_t *)(scales + ROWS), scales};
+}
+
+ALWAYS void multiply_rows(const IntegerLinear *l, const float *x, int64_t n, const Workspace *w,
+                          Then then, const float *base, float *y) {
+    for (int64_t row = 0; row < n; row++)
+        quantise_row(x + row * l->n_in, l->n_in, w->q + row * l->n_in, w->scales + row);
+    for (int64_t at = 0; at < l->n_out; at += COLUMNS)
+        multiply_tile(l, at, w->q, w->scales, n, then, base, y);
+}
+
+/* How many positions of `n` a thread takes at a time: ROWS at most, the same for each of them. */
+static int64_t rows_at_once(int64_t n, int64_t n_threads) {
+    int64_t turns = (n + ROWS * n_threads - 1) / (ROWS * n_threads);
+    int64_t rows = (n + turns * n_threads - 1) / (turns * n_threads);
+    return (rows + TOGETHER - 1) / TOGETHER * TOGETHER;
+}
+
+/* qkv of the normalised: f32[n][d_model] -> f32[n][3 d_model]. */
+void project_positions(const EncoderBlock *b, const float *x, int64_t n, char *scratch, float *y,
+                       int32_t n_threads) {
+    int64_t d = b->qkv.n_in, rows = rows_at_once(n, n_threads);
+#pragma omp parallel num_threads(n_threads)
+    {
+        Workspace w = workspace_of(b, scratch);
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < n; first += rows) {
+            int64_t some = n - first < rows ? n - first : rows;
+            for (int64_t row = 0; row < some; row++)
+                normalise_row(&b->attn_ln, x + (first + row) * d, d, b->eps, w.normed + row * d);
+            multiply_rows(&b->qkv, w.normed, some, &w, STORE, y, y + first * b->qkv.n_out);
+        }
+    }
+}
+
+/* x + out(context), and to that its down(gelu(up(normalised))): f32[n][d_model]. */
+void mix_positions(const EncoderBlock *b, const float *context, const float *x, int64_t n,
+                   char *scratch, float *y, int32_t n_threads) {
+    int64_t d = b->qkv.n_in, rows = rows_at_once(n, n_threads);
+#pragma omp parallel num_threads(n_threads)
+    {
+        Workspace w = workspace_of(b, scratch);
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < n; first += rows) {
+            int64_t some = n - first < rows ? n - first : rows;
+            float *to = y + first * d;
+            multiply_rows(&b->out, context + first * d, some, &w, ADD, x + first * d, to);
+            for (int64_t row = 0; row < some; row++)
+                normalise_row(&b->mlp_ln, to + row * d, d, b->eps, w.normed + row * d);
+            multiply_rows(&b->up, w.normed, some, &w, GELU, to, w.wide);
+            multiply_rows(&b->down, w.wide, some, &w, ADD, to, to);
         }
     }
 }

@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 LANES = 16
 """Numbers of float32 in a vector; rows are a multiple of it."""
 _WITHOUT_RESULT = (
-    "integer_linear", "attend_in_integers", "keep_rules", "weigh_tokens",
+    "integer_linear", "project_positions", "mix_positions", "attend_in_integers", "keep_rules",
+    "weigh_tokens",
 )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     scales = x.abs().amax(dim=-1, keepdim=True) / _LEVELS
     scales = scales.clamp_min(torch.finfo(torch.float32).tiny)
-    return (x / scales).round_().add_(_ZERO_POINT).to(torch.uint8), scales
+    return (x * scales.reciprocal()).round_().add_(_ZERO_POINT).to(torch.uint8), scales
 
 
 def as_integers(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,6 +85,15 @@ class Int8Linear(nn.Module):
         return out
 
 
+class LinearStruct(ctypes.Structure):
+    """A linear as what is compiled knows it."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "sums", "scales", "bias")),
+        ("n_in", ctypes.c_int64), ("n_out", ctypes.c_int64),
+    )  # fmt: skip
+
+
 class CompiledInt8Linear(nn.Module):
     """The same by one compiled function, bit for bit.
 
@@ -95,6 +104,10 @@ class CompiledInt8Linear(nn.Module):
         compiled: the library.
         weight: f32[n_out n_in], of whole vectors.
         bias: f32[n_out], or None.
+
+    Attributes:
+        shape: (n_out, n_in).
+        struct: where its numbers are, for as long as it lives.
     """
 
     def __init__(self, compiled: ctypes.CDLL, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -107,7 +120,7 @@ class CompiledInt8Linear(nn.Module):
         by_four = filled.view(-1, _COLUMNS, weight.shape[1] // 4, 4)  # [tile column k 4]
         self._weight = by_four.transpose(1, 2).contiguous()
         self._compiled = compiled
-        self._struct = _Linear(
+        self.struct = LinearStruct(
             address(self._weight), address(self._sums), address(self._scales),
             None if self._bias is None else address(self._bias), weight.shape[1], weight.shape[0],
         )  # fmt: skip
@@ -122,17 +135,10 @@ class CompiledInt8Linear(nn.Module):
         out, scales = x.new_empty(*x.shape[:-1], n_out), x.new_empty(n_rows)
         integers = torch.empty(n_rows * n_in, dtype=torch.uint8)
         self._compiled.integer_linear(
-            ctypes.byref(self._struct), address(x), ctypes.c_int64(n_rows), address(integers),
+            ctypes.byref(self.struct), address(x), ctypes.c_int64(n_rows), address(integers),
             address(scales), address(out), torch.get_num_threads(),
         )  # fmt: skip
         return out
-
-
-class _Linear(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("weight", "sums", "scales", "bias")),
-        ("n_in", ctypes.c_int64), ("n_out", ctypes.c_int64),
-    )  # fmt: skip
 
 
 def int8_linear(

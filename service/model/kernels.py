@@ -37,12 +37,11 @@ def make_kernels(model: WhisperModel, n_windows: int, n_rows: int, n_texts: int)
         return
     config, decoder = model.config, model.decoder
     lengths = {config.window_frames(n_frames) for n_frames in range(1, config.max_frames + 1)}
-    attention = cast("SelfAttention", model.encoder.get_submodule("blocks.0.attn"))
     for n_frames in lengths:
         mel = torch.zeros(1, config.n_mels, n_frames, dtype=model.dtype)
         convolved = model.encoder.convolve(mel)
         if model.numerics.encoder == torch.bfloat16:
-            attention(convolved)
+            cast("SelfAttention", model.encoder.get_submodule("blocks.0.attn"))(convolved)
     positions = [n_frames // FRAMES_PER_POSITION for n_frames in lengths]
     of_windows = {n * length for n in range(1, n_windows + 1) for length in positions}
     multiple = decoder.row_multiple

@@ -21,12 +21,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from service.model import compiled_encoder
 from service.model.attention import Attend, CrossAttention, SelfAttention, attend
 from service.model.blocks import blocks, in_blocks
 from service.model.compiled import library
 from service.model.compiled_attention import INTEGER_HEADS, attend_in_integers
 from service.model.compiled_decoder import CompiledDecoder, fits
+from service.model.compiled_encoder import CompiledEncoderBlock
 from service.model.config import WhisperConfig
+from service.model.encoder import EncoderBlock
 from service.model.int8 import Int8Linear, int8_linear
 from service.model.numerics import Numerics, has_tiles
 from service.model.timing import is_clearly_faster
@@ -129,21 +132,26 @@ def pack(model: WhisperModel, numerics: Numerics) -> None:
     decoder.head = None
     if numerics.decoder != torch.float32:
         _decode_rounded(model, numerics.decoder)
+    _pack_blocks(model, numerics)
     _pack_linears(model, numerics, model.config.n_audio_ctx)
-    attend_windows = _attention_of_windows(numerics, model.config)
-    for block in model.encoder.blocks:
-        cast("SelfAttention", block.attn).attend = attend_windows
     model.numerics = numerics
 
 
-def _attention_of_windows(numerics: Numerics, config: WhisperConfig) -> Attend:
-    """Return what the encoder attends by."""
-    if numerics.encoder == torch.bfloat16 and not has_tiles():
-        return attend_by_head
+def _pack_blocks(model: WhisperModel, numerics: Numerics) -> None:
+    """Compute the encoder's blocks by what is compiled of them, or attend in another way."""
+    of_encoder, config = model.encoder.blocks, model.config
     compiled = library() if numerics.encoder == torch.int8 else None
-    if compiled is not None and config.d_model // config.n_audio_head in INTEGER_HEADS:
-        return partial(attend_in_integers, compiled)
-    return scaled_dot_product_attention
+    if compiled is not None and not has_tiles() and compiled_encoder.fits(config):
+        for at, block in enumerate(of_encoder):
+            of_encoder[at] = CompiledEncoderBlock(compiled, cast("EncoderBlock", block))
+        return
+    attend_windows: Attend = scaled_dot_product_attention
+    if numerics.encoder == torch.bfloat16 and not has_tiles():
+        attend_windows = attend_by_head
+    elif compiled is not None and config.d_model // config.n_audio_head in INTEGER_HEADS:
+        attend_windows = partial(attend_in_integers, compiled)
+    for block in of_encoder:
+        cast("SelfAttention", block.attn).attend = attend_windows
 
 
 def _decode_rounded(model: WhisperModel, weights: torch.dtype) -> None:

@@ -159,7 +159,7 @@ def test_all_that_requests_reach_was_made_at_start(
     runner.warm_up()
     made = set(rows.kernels)
     everything(runner)
-    assert len(made) > 50
+    assert len(made) >= 50, "the convolutions of each length"
     later = {k for k in rows.kernels - made if name == "bfloat16" or k[:-1]}  # not only a length
     assert {kernel[-1] for kernel in later} <= {CONFIG.n_vocab}, "the head, over texts as they come"
 

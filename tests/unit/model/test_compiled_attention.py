@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from service.model import WhisperConfig, WhisperModel
-from service.model.attention import SelfAttention
 from service.model.compiled_attention import attend_in_integers
-from service.model.numerics import INT8
-from service.model.packed import pack
 from tests.unit.model.cpus import compiled
 
 SHAPES = [
@@ -118,22 +113,3 @@ def test_what_it_is_not_compiled_for_is_refused(
     parts = [change(part) for part in drawn(1, 2, 64, 70)]
     with pytest.raises(ValueError, match=re.escape(complaint)):
         found(parts[0], parts[1], parts[2])
-
-
-@pytest.mark.parametrize(
-    ("n_head", "attends"), [(2, True), (4, True), (8, False)], ids=["64", "32", "16"]
-)
-def test_an_encoder_in_int8_attends_by_it_where_it_is_compiled_for_its_heads(
-    n_head: int, attends: bool
-) -> None:
-    compiled()
-    config = WhisperConfig(
-        n_mels=80, n_audio_ctx=64, d_model=128, n_audio_head=n_head, n_audio_layer=2,
-        n_audio_ffn=256, n_vocab=331, n_text_ctx=32, n_text_head=2, n_text_layer=1, n_text_ffn=256,
-        window_rounding_frames=64,
-    )  # fmt: skip
-    model = WhisperModel(config).requires_grad_(False).eval()
-    pack(model, INT8)
-    used = [cast("SelfAttention", block.attn).attend for block in model.encoder.blocks]
-    in_integers = [getattr(way, "func", None) is attend_in_integers for way in used]
-    assert in_integers == [attends, attends]
