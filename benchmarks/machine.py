@@ -8,9 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from service.model.int8 import Int8Linear, int8_linear
-from service.model.numerics import has_tiles
-from service.model.packed import PackedLinear
+from service.model.packed import PackedLinear, int8_linear_of_windows
 from service.model.timing import best_seconds
 
 READ_BYTES = 1 << 29
@@ -46,7 +44,7 @@ def _flops(dtype: torch.dtype) -> float:
         x = torch.randn(n_rows, n_in)
         product: nn.Module
         if dtype == torch.int8:
-            product = Int8Linear(weight) if has_tiles() else int8_linear(weight)
+            product = int8_linear_of_windows(weight)
         else:
             product, x = PackedLinear(weight, None, dtype), x.to(dtype)
         best = max(best, 2 * n_rows * n_in * n_out / best_seconds(partial(product, x))[0])

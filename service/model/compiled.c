@@ -546,11 +546,21 @@ typedef struct {
     float *scales;        /* f32[ROWS] */
 } Workspace;
 
+int64_t workspace_bytes(const EncoderBlock *b) {
+    return ROWS * (4 * b->qkv.n_in + 5 * b->up.n_out + 4);
+}
+
 static Workspace workspace_of(const EncoderBlock *b, char *scratch) {
     int64_t d = b->qkv.n_in, n_ffn = b->up.n_out;
-    char *own = scratch + omp_get_thread_num() * ROWS * (4 * d + 5 * n_ffn + 4);
+    char *own = scratch + omp_get_thread_num() * workspace_bytes(b);
     float *normed = (float *)own, *wide = normed + ROWS * d, *scales = wide + ROWS * n_ffn;
     return (Workspace){normed, wide, (uint8_t *)(scales + ROWS), scales};
+}
+
+ALWAYS void normalise_rows(const EncoderBlock *b, const Norm *norm, const float *x, int64_t n,
+                           float *y) {
+    int64_t d = b->qkv.n_in;
+    for (int64_t row = 0; row < n; row++) normalise_row(norm, x + row * d, d, b->eps, y + row * d);
 }
 
 ALWAYS void multiply_rows(const IntegerLinear *l, const float *x, int64_t n, const Workspace *w,
@@ -578,8 +588,7 @@ void project_positions(const EncoderBlock *b, const float *x, int64_t n, char *s
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < n; first += rows) {
             int64_t some = n - first < rows ? n - first : rows;
-            for (int64_t row = 0; row < some; row++)
-                normalise_row(&b->attn_ln, x + (first + row) * d, d, b->eps, w.normed + row * d);
+            normalise_rows(b, &b->attn_ln, x + first * d, some, w.normed);
             multiply_rows(&b->qkv, w.normed, some, &w, STORE, y, y + first * b->qkv.n_out);
         }
     }
@@ -597,8 +606,7 @@ void mix_positions(const EncoderBlock *b, const float *context, const float *x, 
             int64_t some = n - first < rows ? n - first : rows;
             float *to = y + first * d;
             multiply_rows(&b->out, context + first * d, some, &w, ADD, x + first * d, to);
-            for (int64_t row = 0; row < some; row++)
-                normalise_row(&b->mlp_ln, to + row * d, d, b->eps, w.normed + row * d);
+            normalise_rows(b, &b->mlp_ln, to, some, w.normed);
             multiply_rows(&b->up, w.normed, some, &w, GELU, to, w.wide);
             multiply_rows(&b->down, w.wide, some, &w, ADD, to, to);
         }

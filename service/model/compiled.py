@@ -25,6 +25,12 @@ _WITHOUT_RESULT = (
 )  # fmt: skip
 
 
+class NormStruct(ctypes.Structure):
+    """A LayerNorm as what is compiled knows it."""
+
+    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled functions; None where there are none, or they cannot be used."""
@@ -46,7 +52,7 @@ def library() -> ctypes.CDLL | None:
     if not shares_threads(found):
         logger.warning("%s brings another OpenMP than torch's, and is not used", name)
         return None
-    found.decode.restype = ctypes.c_int64
+    found.decode.restype = found.workspace_bytes.restype = ctypes.c_int64
     for function in _WITHOUT_RESULT:
         getattr(found, function).restype = None
     return found

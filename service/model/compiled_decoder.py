@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from service.model.attention import split_heads
+from service.model.compiled import NormStruct
 from service.model.config import WhisperConfig
 from service.model.int8 import as_integers
 from service.model.kv_cache import KVCache
@@ -37,12 +38,8 @@ class _Linear(ctypes.Structure):
     )  # fmt: skip
 
 
-class _Norm(ctypes.Structure):
-    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
-
-
 class _Block(ctypes.Structure):
-    _fields_ = tuple((name, _Norm) for name in ("attn_ln", "cross_ln", "mlp_ln")) + tuple(
+    _fields_ = tuple((name, NormStruct) for name in ("attn_ln", "cross_ln", "mlp_ln")) + tuple(
         (name, _Linear) for name in ("qkv", "attn_out", "query", "cross_out", "up", "down")
     )
 
@@ -206,8 +203,8 @@ class CompiledDecoder:
             self._linear(cast("nn.Linear", up)), self._linear(cast("nn.Linear", down)),
         )  # fmt: skip
 
-    def _norm(self, norm: nn.LayerNorm) -> _Norm:
-        return _Norm(self._keep(norm.weight), self._keep(norm.bias))
+    def _norm(self, norm: nn.LayerNorm) -> NormStruct:
+        return NormStruct(self._keep(norm.weight), self._keep(norm.bias))
 
     def _linear(self, linear: nn.Linear) -> _Linear:
         n_out, n_in = linear.weight.shape

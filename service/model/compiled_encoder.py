@@ -14,24 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from service.model.attention import split_heads
-from service.model.compiled import LANES, address
+from service.model.compiled import LANES, NormStruct, address
 from service.model.compiled_attention import INTEGER_HEADS, attend_in_integers
 from service.model.config import WhisperConfig
 from service.model.encoder import EncoderBlock
 from service.model.int8 import CompiledInt8Linear, LinearStruct
 
-_ROWS = 64
-"""Positions that a thread has room for."""
-
-
-class _Norm(ctypes.Structure):
-    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
-
 
 class _Block(ctypes.Structure):
     _fields_ = (
         *((name, LinearStruct) for name in ("qkv", "out", "up", "down")),
-        ("attn_ln", _Norm), ("mlp_ln", _Norm), ("eps", ctypes.c_float),
+        ("attn_ln", NormStruct), ("mlp_ln", NormStruct), ("eps", ctypes.c_float),
     )  # fmt: skip
 
 
@@ -63,18 +56,20 @@ class CompiledEncoderBlock(nn.Module):
             for linear in (block.attn.qkv, block.attn.out, up, down)
         )
         self._norms = block.attn_ln, block.mlp_ln
-        self._n_ffn, self._d_model = up.weight.shape
+        self._d_model = up.in_features
         self._struct = _Block(
             *(cast("CompiledInt8Linear", linear).struct for linear in self._linears),
-            *(_Norm(address(norm.weight), address(norm.bias)) for norm in self._norms),
+            *(NormStruct(address(norm.weight), address(norm.bias)) for norm in self._norms),
             block.attn_ln.eps,
         )
+        self._workspace_bytes = compiled.workspace_bytes(ctypes.byref(self._struct))
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[b t d_model] -> f32[b t d_model]."""
-        x, n_threads = x.contiguous(), torch.get_num_threads()
-        own_bytes = _ROWS * (4 * self._d_model + 5 * self._n_ffn + 4)
-        scratch = torch.empty(n_threads, own_bytes, dtype=torch.uint8)
+        if x.shape[-1] != self._d_model or x.dtype != torch.float32:
+            raise ValueError(f"{tuple(x.shape)} in {x.dtype}, not [... {self._d_model}] in float32")
+        x = x.contiguous()
+        scratch = torch.empty(torch.get_num_threads(), self._workspace_bytes, dtype=torch.uint8)
         return self.mix(self.attend(self.project(x, scratch)), x, scratch)
 
     def project(self, x: Tensor, scratch: Tensor) -> Tensor:

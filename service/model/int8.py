@@ -95,7 +95,7 @@ class LinearStruct(ctypes.Structure):
 
 
 class CompiledInt8Linear(nn.Module):
-    """The same by one compiled function, bit for bit.
+    """An `Int8Linear` by one compiled function, bit for bit.
 
     oneDNN takes twice as long for few rows and for small matrices, and what is around its product
     in torch's operations as long again.

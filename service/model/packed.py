@@ -205,6 +205,11 @@ def reads_windows(name: str) -> bool:
     return name.startswith("encoder.") or name.endswith(".key_value")
 
 
+def int8_linear_of_windows(weight: Tensor, bias: Tensor | None = None, kept: int = 0) -> nn.Module:
+    """Return a linear on 8-bit integers for many rows: oneDNN multiplies those in tiles."""
+    return (Int8Linear if has_tiles() else int8_linear)(weight, bias, kept)
+
+
 def _pack_linears(model: WhisperModel, numerics: Numerics, kept: int) -> None:
     names = [name for name, child in model.named_modules() if isinstance(child, nn.Linear)]
     for name in names:
@@ -214,8 +219,7 @@ def _pack_linears(model: WhisperModel, numerics: Numerics, kept: int) -> None:
             dtype = torch.bfloat16 if numerics.decoder == torch.int8 else numerics.decoder
             packed = PackedLinear(linear.weight, linear.bias, dtype, kept)
         elif numerics.encoder == torch.int8:
-            of_many_rows = Int8Linear if has_tiles() else int8_linear  # oneDNN has tiles for it
-            packed = of_many_rows(linear.weight, linear.bias, kept)
+            packed = int8_linear_of_windows(linear.weight, linear.bias, kept)
         else:
             packed = PackedLinear(linear.weight, linear.bias, numerics.encoder, kept)
         model.set_submodule(name, packed)

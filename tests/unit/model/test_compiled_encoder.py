@@ -120,10 +120,10 @@ def test_an_encoder_in_int8_is_compiled_where_it_fits(
     assert relative_error(model.encode(mel), expected) < 0.02
 
 
-@pytest.mark.parametrize("missing", ["compiler", "no tiles"])
-def test_otherwise_its_linears_are(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+@pytest.mark.parametrize("has", ["no compiler", "tiles"])
+def test_otherwise_its_linears_are(monkeypatch: pytest.MonkeyPatch, has: str) -> None:
     compiled()
-    if missing == "compiler":
+    if has == "no compiler":
         leave_out_what_is_compiled(monkeypatch)
     else:
         monkeypatch.setattr("service.model.packed.has_tiles", lambda: True)
@@ -131,5 +131,15 @@ def test_otherwise_its_linears_are(monkeypatch: pytest.MonkeyPatch, missing: str
     mel = torch.randn(1, 80, 128)
     expected = model.encode(mel)
     pack(model, INT8)
-    assert all(isinstance(block, EncoderBlock) for block in model.encoder.blocks)
+    for block in model.encoder.blocks:
+        assert isinstance(block, EncoderBlock)
+        in_integers = getattr(block.attn.attend, "func", None) is attend_in_integers
+        assert in_integers == (has == "tiles")
     assert relative_error(model.encode(mel), expected) < 0.02
+
+
+def test_what_it_is_not_compiled_for_is_refused(block: EncoderBlock) -> None:
+    whole = CompiledEncoderBlock(compiled(), block)
+    for x in (torch.randn(1, 3, 96), torch.randn(1, 3, 128, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="128"):
+            whole(x)
