@@ -1,4 +1,4 @@
-"""An engine without its thread, on a device, under loads and checks that are the same everywhere.
+"""An engine in this process, on a device, under loads and checks that are the same everywhere.
 
 Knows nothing about tables or other engines.
 """
@@ -19,7 +19,7 @@ import psutil
 import torch
 
 from benchmarks.random_model import tokenizer_of
-from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH
+from service.audio.filterbank import CONTEXT_SAMPLES, HOP_LENGTH
 from service.decoding.params import NoiseKey, SequenceParams, SpecialTokens
 from service.engine.core import EngineCore
 from service.engine.runner import ModelRunner, RunnerConfig

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_engine import recordings, wait_for
-from service.audio.mel import CONTEXT_SAMPLES, SAMPLE_RATE
+from service.audio.filterbank import CONTEXT_SAMPLES, SAMPLE_RATE
 from service.model import WhisperConfig
 
 IS_THERE = importlib.util.find_spec("transformers") is not None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.audio.mel import HOP_LENGTH
+from service.audio.filterbank import HOP_LENGTH
 from training.compose import Composer, degrade
 from training.labels import SILENT, UNKNOWN, Labels8
 from training.material import Material

@@ -11,7 +11,8 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional as F
 
-from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH, LogMelSpectrogram
+from service.audio.filterbank import CONTEXT_SAMPLES, HOP_LENGTH
+from service.audio.mel import LogMelSpectrogram
 from training import augment
 from training.augment import N_MELS, Wave
 

@@ -1,7 +1,8 @@
 """The largest mel power of a whole recording, on numpy. Knows nothing about windows or models.
 
-Not on torch: that gives each thread that computes helpers of its own, and once there are more of
-them than CPUs, none of them waits for work awake any more, the engine's neither (docs/adr/0017).
+Not on torch, which the service's process does not have. Where the engine is a thread, torch would
+give this one helpers of its own, and once there are more of them than CPUs, none of them waits for
+work awake any more, the engine's neither (docs/adr/0017).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH, N_FFT, mel_filterbank
+from service.audio.filterbank import CONTEXT_SAMPLES, HOP_LENGTH, N_FFT, slaney_filters
 from service.audio.windows import extract
 
 _CHUNK_FRAMES = 3000
@@ -23,7 +24,7 @@ class LogMaximum:
     """Finds log10 of the largest mel power in `n_mels` bands (80 or 128)."""
 
     def __init__(self, n_mels: int) -> None:
-        self._filters = mel_filterbank(n_mels).numpy()
+        self._filters = slaney_filters(n_mels)
         turn = 2 * np.pi * np.arange(N_FFT) / N_FFT
         self._window = (0.5 - 0.5 * np.cos(turn)).astype(np.float32)
 

@@ -3,14 +3,12 @@
 Knows nothing about where samples come from. The reference has two conventions for audio shorter
 than a window, and they give different numbers; `Padding` names them.
 
-Formula: openai/whisper `audio.py`, `log_mel_spectrogram`; filterbank: Slaney's, as in librosa
-`filters.mel`. Parity: tests/parity/test_mel.py.
+Formula: openai/whisper `audio.py`, `log_mel_spectrogram`. Parity: tests/parity/test_mel.py.
 """
 
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,11 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-SAMPLE_RATE = 16_000
-N_FFT = 400
-HOP_LENGTH = 160
-CONTEXT_SAMPLES = N_FFT // 2
-"""A frame looks this far to each side of its centre."""
+from service.audio.filterbank import CONTEXT_SAMPLES, HOP_LENGTH, N_FFT, slaney_filters
+
 DYNAMIC_RANGE = 8.0
 """Values more than this far (in log10 of power) under the maximum are clamped."""
 
@@ -41,36 +36,7 @@ class Padding(enum.Enum):
 
 def mel_filterbank(n_mels: int) -> Tensor:
     """Return Slaney's triangular filters with area normalisation, f32[n_mels n_fft/2+1]."""
-    frequencies = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)
-    top = _hz_to_mel(SAMPLE_RATE / 2)
-    edges = _mel_to_hz(torch.linspace(0, top, n_mels + 2, dtype=torch.float64))
-    width = edges.diff()
-    ramps = edges[:, None] - frequencies[None, :]
-    rising = -ramps[:-2] / width[:-1, None]
-    falling = ramps[2:] / width[1:, None]
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    area = 2.0 / (edges[2:] - edges[:-2])
-    return (triangles * area[:, None]).float()
-
-
-_LINEAR_HZ_PER_MEL = 200.0 / 3
-_BREAK_HZ = 1000.0
-_BREAK_MEL = _BREAK_HZ / _LINEAR_HZ_PER_MEL
-_LOG_STEP = math.log(6.4) / 27.0
-
-
-def _hz_to_mel(hz: float) -> float:
-    """Slaney's scale above 1 kHz."""
-    return _BREAK_MEL + math.log(hz / _BREAK_HZ) / _LOG_STEP
-
-
-def _mel_to_hz(mel: Tensor) -> Tensor:
-    """Slaney's scale: linear up to 1 kHz, logarithmic above."""
-    return torch.where(
-        mel < _BREAK_MEL,
-        mel * _LINEAR_HZ_PER_MEL,
-        _BREAK_HZ * torch.exp(_LOG_STEP * (mel - _BREAK_MEL)),
-    )
+    return torch.from_numpy(slaney_filters(n_mels))
 
 
 class LogMelSpectrogram:

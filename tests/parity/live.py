@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from service.audio.mel import CONTEXT_SAMPLES, Padding
+from service.audio.filterbank import CONTEXT_SAMPLES
+from service.audio.mel import Padding
 from service.decoding.params import NoiseKey, SequenceParams
 from service.engine.core import EngineCore
 from service.engine.runner import ModelRunner, RunnerConfig
