@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks.numerics import bootstrap
 from service.api.deps import Serving
 from service.build import build_decoder
-from service.loading import load_serving
+from service.in_process import load_serving
 from service.metrics import Metrics
 from service.settings import Settings
 from service.transcription.params import TranscriptionParams, Vad

@@ -61,7 +61,7 @@ def windows_of(n_windows: int) -> list[WindowInput]:
 
 
 class LiveBatch:
-    """Earshot's engine core and runner, without the thread and the event loop around them.
+    """Earshot's engine core and runner, without the messages and the event loop around them.
 
     Args:
         folder: the model in transformers' layout.

@@ -5,7 +5,7 @@
 
 Models have random weights at the sizes of whisper-tiny, large-v3-turbo and large-v3, made on the
 device: nothing is read or downloaded. Windows are 30 s of noise, PCM to last token, greedy, all of
-them as many tokens long; the engine is the service's own, without HTTP and without its thread.
+them as many tokens long; the engine is the service's own, in this process and without HTTP.
 
 Ends with 1 if something is not right: a row that is not the same alone and in a batch, by a graph
 and without, a window that fails, or memory that grows.

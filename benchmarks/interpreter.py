@@ -1,11 +1,13 @@
-"""Who holds the interpreter's lock under load, and how late the event loop is meanwhile.
+"""Who holds the interpreters' locks under load, and how late the event loop is meanwhile.
 
     pip install py-spy
     python -m benchmarks.interpreter --random-tiny
     python -m benchmarks.interpreter
 
-py-spy looks at the service a hundred times a second and notes which thread holds the lock. A share
-is of all looks, so they add up to how often anybody held it. Attaching to a process may need root.
+The service's process and its engine's have an interpreter with a lock of its own each. One py-spy
+each looks at it a hundred times a second and notes which thread holds the lock. A share is of all
+looks at that process, so those of a process add up to how often anybody held its lock. Attaching to
+a process may need root.
 """
 
 from __future__ import annotations
@@ -27,8 +29,11 @@ from rich.table import Table
 
 from benchmarks import vitals
 from benchmarks.load import Level, Work, load, the_work
+from benchmarks.own import processes_of
 
 LOOKS_A_SECOND = 100
+PROCESSES = ("service", "engine")
+"""As `processes_of` returns them."""
 QUANTILES = (0.5, 0.9, 0.99)
 console = Console()
 
@@ -49,7 +54,7 @@ def holders(raw: str, seconds: float) -> dict[str, float]:
 
 @contextlib.contextmanager
 def watched(pid: int, seconds: int, to: Path) -> Iterator[None]:
-    """Record who holds the lock while the context lasts, and until the recording is over.
+    """Record who holds a process's lock while the context lasts, and until the recording is over.
 
     Raises:
         typer.Exit: if there is no py-spy, or it may not look.
@@ -89,20 +94,24 @@ def run(
         bool, typer.Option("--random-tiny", help="random weights, windows of 30 s")
     ] = False,
 ) -> None:
-    """Print each thread's share of the interpreter's lock, and the lag of the event loop."""
+    """Print each thread's share of its interpreter's lock, and the lag of the event loop."""
     with the_work(None, None, random_tiny) as work, tempfile.TemporaryDirectory() as folder:
         assert work.pid is not None
         client = httpx.Client(base_url=work.url)
         level = Level(clients)
-        raw = Path(folder) / "raw"
+        raws = [Path(folder) / name for name in PROCESSES]
         before = vitals.lag_buckets(vitals.ask(client))
-        with watched(work.pid, seconds, raw):
+        with contextlib.ExitStack() as watching:
+            for process, raw in zip(processes_of(work.pid), raws, strict=True):
+                watching.enter_context(watched(process.pid, seconds, raw))
             asyncio.run(load_for(work, level, seconds))
         after = vitals.lag_buckets(vitals.ask(client))
-        table = Table("thread", title=f"{clients} clients, {len(level.answers)} answers")
+        title = f"{clients} clients, {len(level.answers)} answers"
+        table = Table("process", "thread", title=title)
         table.add_column("holds the lock", justify="right")
-        for thread, share in holders(raw.read_text(encoding="utf-8"), seconds).items():
-            table.add_row(thread, f"{share:.1%}")
+        for raw in raws:
+            for thread, share in holders(raw.read_text(encoding="utf-8"), seconds).items():
+                table.add_row(raw.name, thread, f"{share:.1%}")
         console.print(table)
         console.print(f"event loop late by {lags(before, after)}", markup=False)
 

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.own import own_service
+from benchmarks.own import cpu_time_s, own_service, processes_of
 from benchmarks.recordings import SAMPLES, at_least, read, wav
 from service.cli.client import TIMEOUT, RemoteError, transcribe
 
@@ -74,9 +74,10 @@ class Level:
         clients: at once.
         answers, failures: to their requests.
         wall_s: from the first request to the last answer.
-        peak_mb: resident memory of the service at the most; None of one that is not ours.
-        loop_share: of the CPU time of the service's process that its event loop took; None of one
-            that is not ours.
+        peak_mb: resident memory of the service's process and its engine's, in sum, at the most;
+            None of one that is not ours.
+        loop_share: of the CPU time of both processes that the event loop took; None of one that is
+            not ours.
     """
 
     clients: int
@@ -191,23 +192,24 @@ async def load(work: Work, level: Level, requests: int) -> None:
 
 
 def cpu_s(pid: int | None) -> tuple[float, float] | None:
-    """Return the CPU seconds of a process's first thread, where the event loop is, and of all.
+    """Return the CPU seconds of a service's event loop, and of its process and its engine's.
 
-    None if it is not ours, or has ended.
+    The event loop is on the first thread. None if the service is not ours, or has ended.
     """
     if pid is None or not psutil.pid_exists(pid):
         return None
-    used = {t.id: t.user_time + t.system_time for t in psutil.Process(pid).threads()}
-    return used[pid], sum(used.values())
+    processes = processes_of(pid)
+    used = {t.id: t.user_time + t.system_time for t in processes[0].threads()}
+    return used[pid], cpu_time_s(processes)
 
 
 async def watch_memory(level: Level, pid: int | None) -> None:
-    """Note the most memory that a process has until this is cancelled."""
+    """Note the most memory that a service and its engine have until this is cancelled."""
     if pid is None:
         return
-    process = psutil.Process(pid)
+    processes = processes_of(pid)
     while True:
-        now_mb = process.memory_info().rss / 1e6
+        now_mb = sum(each.memory_info().rss for each in processes) / 1e6
         level.peak_mb = max(level.peak_mb or 0.0, now_mb)
         await asyncio.sleep(LOOK_S)
 
@@ -282,7 +284,7 @@ def run(
         ]
         if shares:
             console.print(
-                "share of the event loop in the CPU time of the service's process:",
+                "share of the event loop in the CPU time of the service and its engine:",
                 ", ".join(shares),
             )
     failures = {failure for level in levels for failure in level.failures}

@@ -36,7 +36,7 @@ from service.audio.log_maximum import LogMaximum
 from service.audio.mel import LogMelSpectrogram, Padding
 from service.audio.windows import extract, total_frames
 from service.checkpoints import Checkpoint, build_model, load_checkpoint
-from service.loading import load_serving
+from service.in_process import load_serving
 from service.metrics import Metrics
 from service.model import RowGroup, WhisperModel
 from service.model.numerics import NUMERICS, choose_numerics

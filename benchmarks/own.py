@@ -11,14 +11,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import httpx
+import psutil
 import typer
 from rich.console import Console
 
 START_TIMEOUT_S = 300.0
+ENGINE = "service.engine_process"
+"""The program of the engine's process, as its command line names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +30,36 @@ class OwnService:
 
     Attributes:
         url: where it listens, on the loopback interface.
-        pid: its process.
+        pid: its process, which has that of the engine as a child.
     """
 
     url: str
     pid: int
+
+
+def processes_of(pid: int) -> list[psutil.Process]:
+    """Return a service's own process, and that of its engine if there is one.
+
+    The children that decode audio and the one that detects speech are not among them.
+
+    Raises:
+        psutil.NoSuchProcess: if the service's has ended.
+    """
+    service = psutil.Process(pid)
+    return [service, *(child for child in service.children() if _is_engine(child))]
+
+
+def cpu_time_s(processes: Iterable[psutil.Process]) -> float:
+    """Return the CPU seconds that processes have used, by the kernel's account of each."""
+    return float(sum(sum(process.cpu_times()[:2]) for process in processes))
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    """Whether it runs the engine's program; who has ended does not."""
+    try:
+        return ENGINE in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager

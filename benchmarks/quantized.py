@@ -29,7 +29,7 @@ from service.audio.wav import parse, read_samples
 from service.audio.windows import extract, total_frames
 from service.checkpoints import Checkpoint, build_model, load_checkpoint
 from service.checkpoints.convert import Target, convert
-from service.loading import load_serving
+from service.in_process import load_serving
 from service.metrics import Metrics
 from service.model import WhisperModel
 from service.settings import Settings

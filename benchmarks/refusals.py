@@ -4,7 +4,7 @@
 
 A service with one place is started, with the built-in model, and the place is taken by a client
 whose recording does not arrive. Others then post recordings one after another, each of which is a
-429. The CPU time is that of the whole process, and comes from the kernel.
+429. The CPU time is that of the service's process and its engine's, and comes from the kernel.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from contextlib import closing
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.own import OwnService, own_service
+from benchmarks.own import OwnService, cpu_time_s, own_service, processes_of
 from benchmarks.wire import Wire
 
 SIZES = (100, 64_000, 960_000)
@@ -75,15 +74,15 @@ async def refused(wire: Wire, size: int, count: int) -> None:
 async def measure(service: OwnService, count: int) -> list[tuple[int, float, float]]:
     """Return (bytes, ms of the service, ms of the client) of one refusal, for each size."""
     found = []
-    process = psutil.Process(service.pid)
+    processes = processes_of(service.pid)
     async with place_taken(service.url):
         for size in SIZES:
             with closing(Wire(service.url, TIMEOUT_S)) as wire:
                 await wait_until_full(wire)
                 await refused(wire, size, CLIENTS)  # not counted: it opens the connections
-                before, own = sum(process.cpu_times()[:2]), time.process_time()
+                before, own = cpu_time_s(processes), time.process_time()
                 await refused(wire, size, count)
-                took, own_took = sum(process.cpu_times()[:2]) - before, time.process_time() - own
+                took, own_took = cpu_time_s(processes) - before, time.process_time() - own
                 found.append((size, 1000 * took / count, 1000 * own_took / count))
     return found
 

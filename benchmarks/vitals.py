@@ -1,4 +1,4 @@
-"""What a service holds, seen from outside: its process, and its own account of itself.
+"""What a service holds, seen from outside: its processes, and its own account of itself.
 
 Knows nothing about what is asked of it.
 """
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.own import processes_of
 
 MEGABYTE = 1e6
 LAG = "earshot_event_loop_lag_seconds_bucket"
@@ -33,8 +35,9 @@ class Vitals:
 
     Attributes:
         at_s: `time.monotonic()` of it.
-        memory_mb: resident, of the process and its children.
-        descriptors, threads, children: of the process.
+        memory_mb: resident, of the service's process and all of its children.
+        descriptors, threads: of the service's process and its engine's.
+        children: that decode audio or detect speech; the engine's process is not counted.
         tasks: on its event loop.
         held: by name, what requests hold.
     """
@@ -61,9 +64,9 @@ class Vitals:
 
 
 def look(pid: int, metrics: str) -> Vitals:
-    """Return the vitals of a process whose `/metrics` says this."""
-    process = psutil.Process(pid)
-    children = process.children(recursive=True)
+    """Return the vitals of a service, by its process, whose `/metrics` says this."""
+    processes = processes_of(pid)
+    children = set(psutil.Process(pid).children(recursive=True)) - set(processes)
     values = {
         sample.name: sample.value
         for family in text_string_to_metric_families(metrics)
@@ -72,9 +75,9 @@ def look(pid: int, metrics: str) -> Vitals:
     }
     return Vitals(
         at_s=time.monotonic(),
-        memory_mb=sum(each.memory_info().rss for each in (process, *children)) / MEGABYTE,
-        descriptors=process.num_fds(),
-        threads=process.num_threads(),
+        memory_mb=sum(each.memory_info().rss for each in (*processes, *children)) / MEGABYTE,
+        descriptors=sum(each.num_fds() for each in processes),
+        threads=sum(each.num_threads() for each in processes),
         children=len(children),
         tasks=int(values["earshot_event_loop_tasks"]),
         held={name: values[name] for name in HELD},

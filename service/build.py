@@ -1,7 +1,7 @@
 """The composition root: from settings to the app and its services.
 
-Cheap to import and to run, so that the server listens at once: everything that needs torch stands
-in `service/loading.py`, which is imported when the model is loaded.
+Cheap to import and to run, so that the server listens at once: what needs torch stands in
+`service/loading.py`, which the engine's process imports.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from service.api.keys import ApiKeys
 from service.audio.decode import AudioDecoder, AudioLimits
 from service.memory import give_back, keep_what_is_there
 from service.metrics import Metrics
+from service.serving import serve_apart
 from service.settings import Settings
 
 BUILTIN = "builtin"
@@ -27,9 +28,7 @@ def build_services(settings: Settings, on_dead: Callable[[BaseException], None])
     metrics = Metrics()
 
     async def load() -> Serving:
-        from service.loading import load_serving  # noqa: PLC0415 - torch takes seconds
-
-        serving = await load_serving(settings, model_source(settings), metrics)
+        serving = await serve_apart(settings, model_source(settings), metrics)
         keep_what_is_there()
         give_back()  # what loading left
         return serving

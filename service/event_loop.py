@@ -17,7 +17,7 @@ PAUSE_S = 0.01
 class CrowdSelector(selectors.DefaultSelector):
     """Lets events come for a moment before it looks at them, while there is a crowd.
 
-    Every time that the loop wakes it takes a core and the interpreter's lock from the engine. With
+    Every time that the loop wakes it takes a core, which the engine's process may want. With
     hundreds of requests a second that are refused, that costs more than to refuse them.
 
     Args:

@@ -1,11 +1,10 @@
-"""From a checkpoint to a warm engine and its transcriber.
+"""From a checkpoint to the engine's core over it.
 
-Imported when the model is loaded, and not before: torch takes seconds. Knows nothing about HTTP.
+Imported by who holds the model only: torch takes seconds, and memory. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -16,18 +15,14 @@ from pathlib import Path
 
 import torch
 
-from service import __version__
-from service.api.deps import ModelFlow, Serving
-from service.audio.log_maximum import LogMaximum
-from service.audio.mel import HOP_LENGTH, SAMPLE_RATE
-from service.audio.vad import SpeechModels
+from service.at_work import ModelAtWork, ModelFlow
+from service.audio.filterbank import HOP_LENGTH, SAMPLE_RATE
 from service.capacity import MOST, choose_slots, free_host_bytes
 from service.checkpoints.checkpoint import Checkpoint, build_model
 from service.checkpoints.load import load_checkpoint
 from service.checkpoints.opened import open_model
 from service.decoding.params import SpecialTokens
 from service.engine.core import EngineCore
-from service.engine.engine import Engine, EngineConfig
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.errors import DeviceError
@@ -36,14 +31,11 @@ from service.inspection.flow_report import heading, notes, report
 from service.inspection.flow_svg import draw_svg
 from service.inspection.flow_text import draw
 from service.memory import give_back
-from service.metrics import Metrics
 from service.model.kv_cache import cache_bytes
 from service.model.numerics import PLAIN, Numerics, choose_numerics
 from service.model.packed import pack
 from service.settings import Settings
 from service.transcription.params import ModelFacts
-from service.transcription.transcriber import Transcriber
-from service.transcription.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -113,60 +105,37 @@ def keep_sums_whole() -> None:
         torch.backends.cuda.preferred_blas_library("cublaslt")
 
 
-async def load_serving(settings: Settings, source: str, metrics: Metrics) -> Serving:
-    """Load the model in a thread that then ends, start its engine on this event loop, warm it up.
-
-    From then on the engine's thread is the only one that computes with torch (docs/adr/0017).
-
-    Args:
-        settings: of the process.
-        source: path or hub id of the model.
-        metrics: the process's instruments.
+def load(settings: Settings, source: str) -> tuple[EngineCore, ModelAtWork]:
+    """Load the model on this thread -> a core over it that is cold yet, and what to know of it.
 
     Raises:
         CheckpointError: if the model cannot be read.
         DeviceError: if it cannot be put where it should be.
-        EngineDead: if it cannot do an inference.
     """
-    loader = Worker("load")
-    checkpoint, runner = await loader.run(_load, settings, source, metrics)
-    flow = await loader.run(model_flow, checkpoint)
-    log_maximum = await loader.run(LogMaximum, checkpoint.config.n_mels)
-    del loader  # its thread ends, and with it torch's helpers for it
-    speech_models = SpeechModels()
-    await asyncio.to_thread(speech_models.warm_up)
+    checkpoint, runner = _load(settings, source)
+    model = runner.model
     scheduler = SchedulerConfig(
         windows=runner.config.windows,
         rows=runner.config.rows,
         eot=runner.special.eot,
         n_text_ctx=checkpoint.config.n_text_ctx,
     )
-    engine = Engine(
-        EngineCore(Scheduler(scheduler), runner),
-        config=EngineConfig(max_requests=settings.max_requests),
-        metrics=metrics,
-    )
-    engine.start()
-    await engine.until_ready()
-    model = runner.model
-    serving = Serving(
-        engine,
-        Transcriber(
-            facts_of(checkpoint, runner.config.rows),
-            checkpoint.tokenizer,
-            log_maximum,
-            speech_models,
-        ),
+    at_work = ModelAtWork(
+        facts_of(checkpoint, runner.config.rows),
+        checkpoint.tokenizer,
+        model_flow(checkpoint),
+        n_mels=checkpoint.config.n_mels,
+        kv_cache_bytes=runner.cache.nbytes,
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         numerics=model.numerics.name,
-        flow=flow,
+        n_threads=torch.get_num_threads(),
+        torch_version=str(torch.__version__),  # its own class would bring torch
     )
-    _describe(serving, metrics)
-    return serving
+    return EngineCore(Scheduler(scheduler), runner), at_work
 
 
-def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint, ModelRunner]:
+def _load(settings: Settings, source: str) -> tuple[Checkpoint, ModelRunner]:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     if device.type == "cuda":
@@ -178,11 +147,11 @@ def _load(settings: Settings, source: str, metrics: Metrics) -> tuple[Checkpoint
         numerics = choose_numerics(settings.numerics, device, dtype, checkpoint.config)
     except ValueError as error:
         raise DeviceError(str(error)) from None
-    runner = _runner(checkpoint, numerics, device, dtype, settings, metrics)
+    runner = _runner(checkpoint, numerics, device, dtype, settings)
     if settings.numerics == "auto" and numerics.is_packed and not runner.settle():
         logger.warning("%s numerics change with the load on this CPU: plain instead", numerics.name)
         del runner  # before the next takes as much memory
-        runner = _runner(checkpoint, PLAIN, device, dtype, settings, metrics)
+        runner = _runner(checkpoint, PLAIN, device, dtype, settings)
     return checkpoint, runner
 
 
@@ -192,7 +161,6 @@ def _runner(
     device: torch.device,
     dtype: torch.dtype,
     settings: Settings,
-    metrics: Metrics,
 ) -> ModelRunner:
     what = f"{checkpoint.name} in {settings.dtype}"
     with _fits(device, what):
@@ -219,7 +187,7 @@ def _runner(
     )
     special = SpecialTokens.of(checkpoint.tokenizer, checkpoint.config.n_vocab)
     with _fits(device, f"{what} with {slots.windows} window slots and {slots.rows} decoder rows"):
-        return ModelRunner(model, special, config, metrics)
+        return ModelRunner(model, special, config)
 
 
 def with_audio_context(checkpoint: Checkpoint, shortest_s: float) -> Checkpoint:
@@ -275,14 +243,3 @@ def facts_of(checkpoint: Checkpoint, rows: int) -> ModelFacts:
         max_initial_timestamp_index=generation.max_initial_timestamp_index,
         max_hypotheses=min(rows, _MOST_HYPOTHESES),
     )
-
-
-def _describe(serving: Serving, metrics: Metrics) -> None:
-    name, device, dtype = serving.transcriber.facts.name, serving.device, serving.dtype
-    metrics.build_info.labels(__version__, torch.__version__, device, dtype).set(1)
-    metrics.model_info.labels(name).set(1)
-    metrics.model_loaded.set(1)
-    logger.info(
-        "%s on %s in %s, %s numerics, %d threads",
-        name, device, dtype, serving.numerics, torch.get_num_threads(),
-    )  # fmt: skip

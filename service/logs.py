@@ -67,6 +67,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(data, ensure_ascii=False, default=str)
 
 
+def choose_format(name: Literal["auto", "text", "json"]) -> LogFormat:
+    """Return the format of log lines: `auto` asks whether a person is looking."""
+    if name != "auto":
+        return name
+    return "text" if sys.stderr.isatty() else "json"
+
+
 def configure(form: LogFormat, level: str = "info", stream: IO[str] | None = None) -> None:
     """Send every log line of the process to one stream, standard error by default.
 

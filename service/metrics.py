@@ -1,7 +1,8 @@
 """Every Prometheus instrument of the service, named here, with its unit in the name.
 
-Knows nothing about who observes what. One `Metrics` per process (tests make their own, each with
-its registry). Labels never hold user data.
+Knows nothing about who observes what. One `Metrics` per service, in the process that answers; it
+is told what the engine's process does (tests make their own, each with its registry). Labels never
+hold user data.
 """
 
 from __future__ import annotations

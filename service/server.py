@@ -184,8 +184,8 @@ def run(server: Server, bound: socket.socket, is_crowded: Callable[[], bool]) ->
 
     Where many are refused, what arrives is taken together (`service/event_loop.py`).
 
-    What has to end in order has ended by then. The interpreter's own teardown is left out: it takes
-    seconds with torch, and would wait for a thread that still loads the model.
+    What has to end in order has ended by then. The interpreter's own teardown is left out: it would
+    wait for threads that still work. The engine's process, if it is still there, ends with ours.
     """
     with asyncio.Runner(loop_factory=partial(new_event_loop, is_crowded)) as runner:
         runner.run(_serve(server, bound))

@@ -20,7 +20,9 @@ THREADING = {"threading", "queue", "multiprocessing", "concurrent"}
 MAY_THREAD = {
     "service/audio/sandbox.py",
     "service/audio/speech_process.py",
-    "service/engine/engine.py",
+    "service/engine/hosts.py",
+    "service/engine/worker.py",
+    "service/engine_process.py",
     "service/transcription/worker.py",
 }
 MAY_IMPORT_TORCH = (
@@ -42,7 +44,14 @@ MAY_IMPORT_TORCH = (
     "service/engine/streams.py",
     "service/loading.py",
 )
-MAY_IMPORT_SETTINGS = ("service/cli", "service/build.py", "service/loading.py")
+MAY_IMPORT_SETTINGS = (
+    "service/cli",
+    "service/build.py",
+    "service/engine_process.py",
+    "service/in_process.py",
+    "service/loading.py",
+    "service/serving.py",
+)
 
 
 def _files(*folders: str) -> list[Path]:

@@ -19,7 +19,7 @@ import typer
 from rich.progress import track
 
 from service.api.deps import Serving
-from service.loading import load_serving
+from service.in_process import load_serving
 from service.metrics import Metrics
 from service.settings import Settings
 from service.transcription.params import TranscriptionParams, Vad

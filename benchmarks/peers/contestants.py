@@ -21,7 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 from rich.console import Console
 
-from benchmarks.own import own_service
+from benchmarks.own import own_service, processes_of
 from benchmarks.peers.checkpoint import EOT
 
 SERVE = Path(__file__).with_name("serve.py")
@@ -44,7 +44,7 @@ class Contestant:
     Attributes:
         name: of the engine and how it is set.
         url: where it listens.
-        pid: its process.
+        pid: its process; the engine of ours is a child of it.
         start_s: from its start until it was ready.
     """
 
@@ -60,10 +60,15 @@ class Contestant:
 
     @property
     def peak_mb(self) -> float:
-        """The most resident memory that its process has had."""
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
+        """The most resident memory that its process has had; ours in sum with its engine's most."""
+        return sum(_peak_mb(process.pid) for process in processes_of(self.pid))
+
+
+def _peak_mb(pid: int) -> float:
+    """Return the most resident memory that one process has had."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,17 @@
 """Earshot beside faster-whisper, whisper.cpp, openai-whisper and transformers: `make bench-peers`.
 
-Everybody runs the same random weights (`checkpoint.py`), each as a process with a server, ours the
-real service and theirs the smallest there can be (`serve.py`), all on the same number of threads.
-They take turns, one round after the other, so that a slow minute is everybody's. Every answer has
-to have the tokens that the model says. Who does not start on this machine takes no part.
+Everybody runs the same random weights (`checkpoint.py`), each behind a server: ours is the real
+service, whose engine has a process of its own, and theirs the smallest there can be (`serve.py`),
+in one process. All compute with the same number of threads. They take turns, one round after the
+other, so that a slow minute is everybody's. Every answer has to have the tokens that the model
+says. Who does not start on this machine takes no part.
 
 (a) one window of 30 s, 100 tokens, one client: sent to last token
 (b) 16 clients, one window of 30 s each: windows a second
 (c) one recording of 10 s (50 tokens) and of 3 s (20 tokens); ours also on a model that allows
     unpadded windows
 (d) time to first token: of (a); the peers hand out a window's tokens at its end
-(e) peak resident memory after all of this
+(e) peak resident memory after all of this; ours is the sum of the service's and its engine's
 (f) from the start of the process until it has transcribed something and listens
 """
 

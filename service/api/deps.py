@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
 from service.api.admission import AudioBudget
 from service.api.idle import Idle
 from service.api.keys import ApiKeys
+from service.at_work import ModelFlow
 from service.engine.engine import Engine, EngineState
 from service.errors import EngineDead, EngineDraining, EngineStarting, ServiceError
 from service.memory import give_back
@@ -76,20 +77,6 @@ class ApiConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFlow:
-    """The data flow of the model that is served, from its file.
-
-    Attributes:
-        report: nested plain values.
-        svg, text: the same, drawn.
-    """
-
-    report: Mapping[str, Any]
-    svg: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Serving:
     """The parts that need the model: a started, warm engine and the transcriber over it.
 
@@ -114,8 +101,8 @@ class Services:
         metrics: the process's instruments.
         audio_decoder: not started yet; `load` starts it, the app's lifespan closes it.
         load: called once by the app's lifespan, as a background task on the event loop that serves.
-            It loads the model (in a thread), starts and warms the engine and returns both. An
-            exception from it makes the service `dead`.
+            It has the model loaded, starts and warms the engine, and returns what serves with it.
+            An exception from it makes the service `dead`.
         on_dead: called once if loading fails, so that the process can end with a failure.
     """
 
@@ -133,7 +120,7 @@ class Services:
         self.audio_budget = AudioBudget(
             config.max_queue_audio_s, metrics.queue_audio_seconds, self._retry_after_s
         )
-        self.idle = Idle(give_back, IDLE_S)
+        self.idle = Idle(self._tidy, IDLE_S)
         self.serving: Serving | None = None
         self.failure: BaseException | None = None
         self._load = load
@@ -176,6 +163,12 @@ class Services:
         if self.serving is not None:
             self.serving.engine.drain()
 
+    def _tidy(self) -> None:
+        """Give memory back that is free."""
+        give_back()
+        if self.serving is not None:
+            self.serving.engine.tidy()
+
     def _retry_after_s(self) -> float:
         """Return when one for whom there is no room should come back."""
         return 1.0 if self.serving is None else self.serving.engine.retry_after_s()
@@ -211,7 +204,7 @@ async def get_services(request: Request) -> Services:
     """Return the services of the app that serves this request.
 
     A coroutine though it awaits nothing: FastAPI sends a plain function to a worker thread, and
-    each request would wait for that thread to get its turn beside the engine's.
+    each request would wait for that thread to get a core and the interpreter's lock.
     """
     services: Services = request.app.state.services
     return services

@@ -1,9 +1,9 @@
 """Silero's model in a process of its own.
 
 The package holds the interpreter's lock for as long as it computes, and asks OpenMP for four
-threads whatever there is. In the service's process the engine's thread would wait for the lock
-after each of a step's hundred operations; here one thread is the limit, which on two CPUs is twenty
-times as fast. Knows nothing about what is speech.
+threads whatever there is. In the service's process the event loop would wait for the lock, and an
+engine that is a thread there too, after each of a step's hundred operations; here one thread is the
+limit, which on two CPUs is twenty times as fast. Knows nothing about what is speech.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from service.build import build_decoder, model_source
 from service.cli.display import Json
 from service.cli.transcribe import SourceFailedError, UnusableFileError
 from service.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, ServiceError
-from service.loading import load_serving
+from service.in_process import load_serving
 from service.metrics import Metrics
 from service.settings import Settings
 

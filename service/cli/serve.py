@@ -25,7 +25,7 @@ SAMPLE = Path("samples/zero_three_five_one.wav")
 def serve_forever(settings: Settings) -> NoReturn:
     """Serve until told to stop, and leave the process."""
     keep_one_arena()
-    form = log_format(settings)
+    form = logs.choose_format(settings.log_format)
     logs.configure(form, settings.log_level)
     try:
         bound = listen(settings.host, settings.port)
@@ -62,13 +62,6 @@ def serve_forever(settings: Settings) -> NoReturn:
         on_ready=lambda: announce(url, settings.model, form),
     )
     run(server, bound, app.state.door.is_crowded)
-
-
-def log_format(settings: Settings) -> logs.LogFormat:
-    """Return the format of log lines: `auto` asks whether a person is looking."""
-    if settings.log_format != "auto":
-        return settings.log_format
-    return "text" if sys.stderr.isatty() else "json"
 
 
 def announce(url: str, model: str, form: logs.LogFormat) -> None:

@@ -17,7 +17,7 @@ from typing import TypeVar, cast
 from service.decoding.params import AlignParams, DetectParams, SequenceParams
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import Outcome, Sequence
-from service.engine.types import AlignStart, Group, Runner, RunnerDead, Start, Step
+from service.engine.types import AlignStart, Forwards, Group, Runner, RunnerDead, Start, Step
 from service.errors import DecodingFailed, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class Turn:
         encoded: ids of the windows that were encoded.
         started: (sequence id, prompt tokens) of those whose prompt was decoded.
         n_running: rows that took a decoder step.
+        forwards: of the model.
     """
 
     steps: list[tuple[int, Step]] = field(default_factory=list)
@@ -43,6 +44,7 @@ class Turn:
     encoded: list[int] = field(default_factory=list)
     started: list[tuple[int, int]] = field(default_factory=list)
     n_running: int = 0
+    forwards: Forwards = field(default_factory=Forwards)
 
 
 class EngineCore:
@@ -55,6 +57,7 @@ class EngineCore:
     def warm_up(self) -> None:
         """Run real inference once, which also settles the encoder's batch."""
         self.runner.warm_up()
+        self.runner.take_forwards()  # which nobody asked for
         self.scheduler.encode_batch = self.runner.encode_batch
 
     def step(self) -> list[tuple[int, Step]]:
@@ -79,6 +82,7 @@ class EngineCore:
         outcomes.update(self._start(ready, turn))
         outcomes.update(running)
         turn.steps = self.scheduler.update(outcomes)
+        turn.forwards = self.runner.take_forwards()
         return turn
 
     def _encode_fresh(self, starting: Many[Sequence], turn: Turn) -> dict[int, Outcome]:

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from service.audio.mel import CONTEXT_SAMPLES, HOP_LENGTH, LogMelSpectrogram, Padding
+from service.audio.filterbank import CONTEXT_SAMPLES, HOP_LENGTH
+from service.audio.mel import LogMelSpectrogram, Padding
 from service.engine.types import WindowInput
-from service.metrics import Metrics
 from service.model import KVCache, WhisperModel
 from service.model.probe import POSITION_MULTIPLE
 
@@ -36,20 +36,18 @@ class WindowEncoder:
         model: on its device.
         cache: whose cross slots are written.
         padding: how a window is filled up.
-        metrics: where batches are counted.
 
     Attributes:
         together: windows that are encoded in one forward.
+        batches: windows in each forward since somebody emptied this.
     """
 
-    def __init__(
-        self, model: WhisperModel, cache: KVCache, padding: Padding, metrics: Metrics
-    ) -> None:
+    def __init__(self, model: WhisperModel, cache: KVCache, padding: Padding) -> None:
         self.together = 1
+        self.batches: list[int] = []
         self._model = model
         self._cache = cache
         self._padding = padding
-        self._metrics = metrics
         self._mel = LogMelSpectrogram(model.config.n_mels, model.device)
 
     def encode(self, windows: Sequence[tuple[int, WindowInput]]) -> None:
@@ -94,9 +92,7 @@ class WindowEncoder:
         cross_kv = self._model.decoder.cross_kv(self._model.encode(mel))
         for (slot, _), key_value in zip(batch, cross_kv, strict=True):
             self._cache.write_cross(slot, key_value)
-        self._metrics.encoder_batches.inc()
-        self._metrics.encoder_windows.inc(len(batch))
-        self._metrics.encoder_batch_size.observe(len(batch))
+        self.batches.append(len(batch))
 
     def _measured(self) -> int:
         """Return the encoder batch after which a larger one no longer pays."""

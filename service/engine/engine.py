@@ -1,8 +1,7 @@
-"""The boundary between the event loop and the engine thread: one queue in, one callback out.
+"""The event loop's side of the engine: who may use it, what is asked of it, and what it answers.
 
-The engine thread owns the core. It takes everything that has arrived, takes one step, and hands all
-of the step's tokens to the loop by one `call_soon_threadsafe`. When there is nothing to do it
-sleeps on the inbox; there is no timer. This is the only module with `threading` and `queue`.
+The core takes its turns on a thread or in a process of its own (`hosts.py`, `worker.py`). Messages
+go there, and one event comes back for each turn, with all of its tokens.
 
 Knows nothing about torch, HTTP or audio formats.
 """
@@ -12,30 +11,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
-import queue
-import threading
 import time
 from collections.abc import Callable
 
-from service.engine.core import EngineCore
-from service.engine.gauges import EngineGauges, Snapshot
+from service.engine.gauges import EngineGauges
+from service.engine.hosts import Host
+from service.engine.messages import (
+    Close,
+    Ended,
+    Event,
+    Message,
+    Open,
+    Ready,
+    Refused,
+    Rested,
+    Stop,
+    Submit,
+    Tidy,
+    Turned,
+    Usage,
+)
 from service.engine.permits import Permits
 from service.engine.session import Session, TokenStream, WindowLease
 from service.engine.state import EngineConfig, EngineState
-from service.engine.types import (
-    Close,
-    Finish,
-    Open,
-    Step,
-    Stop,
-    Submit,
-    Task,
-    TokenStep,
-    WindowInput,
-)
+from service.engine.types import Finish, Step, Task, TokenStep, WindowInput
 from service.errors import (
-    DecodingFailed,
     EngineDead,
     EngineDraining,
     EngineStarting,
@@ -45,58 +45,51 @@ from service.metrics import Metrics
 
 __all__ = ["Engine", "EngineConfig", "EngineState", "Session", "TokenStream", "WindowLease"]
 
-logger = logging.getLogger(__name__)
-
-_JOIN_S = 5.0
+LAST_TURN_S = 5.0
+"""For the turn that is running when the engine is told to stop."""
 
 
 class Engine:
-    """Runs an `EngineCore` on a thread of its own, for one event loop.
+    """Lets the requests of one event loop use a core that runs elsewhere.
 
     Args:
-        core: touched by the engine thread only from `start` on.
+        host: runs it.
         config: limits.
         metrics: where it counts.
-        on_dead: called on the loop once if the engine fails for good.
+        on_dead: called on the loop once if the engine fails for good, with what it failed of.
     """
 
     def __init__(
         self,
-        core: EngineCore,
+        host: Host,
         *,
         config: EngineConfig,
         metrics: Metrics | None = None,
-        on_dead: Callable[[BaseException], None] | None = None,
+        on_dead: Callable[[str], None] | None = None,
     ) -> None:
         self.state = EngineState.STARTING
-        self._core = core
+        self._host = host
         self._on_dead = on_dead
         metrics = metrics or Metrics()
-        self._gauges = EngineGauges(metrics, core.scheduler.config)
-        self._permits = Permits(config.max_requests, core.scheduler.config.at_once, metrics)
-        self._inbox: queue.SimpleQueue[Open | Submit | Close | Stop] = queue.SimpleQueue()
+        self._gauges = EngineGauges(metrics, host.config)
+        self._permits = Permits(config.max_requests, host.config.at_once, metrics)
         self._ids = itertools.count(1)
+        self._n_sent = 0
+        self._busy_since: float | None = None
         self._streams: dict[int, tuple[Session, TokenStream]] = {}
         self._owners: dict[int, Session] = {}
-        self._failure: BaseException | None = None
-        self._snapshot = Snapshot()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._failure = ""
+        self._has_started = False
         self._started = asyncio.Event()
         self._finished = asyncio.Event()
 
-    # ------------------------------------------------------------------ the loop's side
-
     def start(self) -> None:
-        """Start the thread, which warms up first; call it on the event loop that will use it."""
-        if self._thread is not None:
-            raise RuntimeError("the engine has been started already")
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        """Start, and warm the model up; call it on the event loop that will use it."""
+        self._host.start(self._hear)
+        self._has_started = True
 
     async def until_ready(self) -> None:
-        """Return when the engine is warm. Who is cancelled meanwhile leaves no thread behind.
+        """Return when the engine is warm. Who is cancelled meanwhile leaves nothing behind.
 
         Raises:
             EngineDead: if it failed to start.
@@ -131,6 +124,11 @@ class Engine:
             raise EngineStarting("the model is not loaded and warm yet")
         self._permits.check()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes work, but has no permit left."""
+        return self.state is EngineState.READY and self._permits.are_all_taken
+
     def retry_after_s(self) -> float:
         """Return when one who finds no place should come back."""
         return self._permits.retry_after_s()
@@ -141,33 +139,39 @@ class Engine:
             self.state = EngineState.DRAINING
 
     async def stop(self, grace_s: float) -> None:
-        """Drain, wait for the sessions for `grace_s` at most, fail the rest, end the thread."""
+        """Drain, wait for the sessions for `grace_s` at most, fail the rest, end it."""
         self.drain()
-        if self._thread is None:
+        if not self._has_started:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._permits.vacant.wait()
         self._fail_streams(EngineDraining("the service has shut down"))
-        self._inbox.put(Stop())
-        await self._finished.wait()
-        self._thread.join(_JOIN_S)
+        self._send(Stop())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_TURN_S):
+                await self._finished.wait()
+        self._host.join()
+        self._finished.set()
+
+    def tidy(self) -> None:
+        """Let memory that is free go back to the system, where the engine has its own."""
+        self._send(Tidy())
 
     def stats(self) -> dict[str, int | float | str | None]:
         """Return the state in numbers, for the health page."""
-        snapshot, config = self._snapshot, self._core.scheduler.config
-        began = snapshot.step_began_at
+        usage, config, since = self._gauges.usage, self._host.config, self._busy_since
         return {
             "state": str(self.state),
             "requests": len(self._permits),
             "max_requests": self._permits.limit,
-            "windows_waiting": snapshot.waiting,
-            "window_slots_used": snapshot.slots_used,
+            "windows_waiting": usage.waiting,
+            "window_slots_used": usage.slots_used,
             "window_slots": config.windows,
-            "decoder_rows_used": snapshot.rows_used,
+            "decoder_rows_used": usage.rows_used,
             "decoder_rows": config.rows,
-            "steps": snapshot.steps,
-            "step_running_s": None if began is None else round(time.monotonic() - began, 3),
+            "steps": self._gauges.steps,
+            "step_running_s": None if since is None else round(time.monotonic() - since, 3),
         }
 
     # What sessions call (`Port`).
@@ -177,8 +181,9 @@ class Engine:
         window_id = next(self._ids)
         rank = session.n_windows
         self._owners[window_id] = session
-        queued_at = session.queued_at if rank == 0 else None
-        self._inbox.put(Open(window_id, window_input, rank, queued_at))
+        if rank == 0 and session.queued_at is not None:
+            self._gauges.opened(window_id, session.queued_at)
+        self._send(Open(window_id, window_input, rank))
         return window_id
 
     def submit(self, window_id: int, task: Task) -> tuple[int, TokenStream]:
@@ -193,7 +198,7 @@ class Engine:
             raise EngineDraining("the service has shut down")
         sequence_id, stream = next(self._ids), TokenStream()
         self._streams[sequence_id] = (self._owners[window_id], stream)
-        self._inbox.put(Submit(sequence_id, window_id, task))
+        self._send(Submit(sequence_id, window_id, task))
         return sequence_id, stream
 
     def forget(self, sequence_id: int) -> None:
@@ -203,7 +208,8 @@ class Engine:
     def close_window(self, window_id: int) -> None:
         """Give the window's slot and row back before the next step."""
         self._owners.pop(window_id, None)
-        self._inbox.put(Close(window_id))
+        self._gauges.closed(window_id)
+        self._send(Close(window_id))
 
     def leave(self, session: Session) -> None:
         """Give the permit back."""
@@ -211,17 +217,42 @@ class Engine:
 
     def fair_share(self, width: int) -> int:
         """Return how many windows of `width` hypotheses one request may decode at once, now."""
-        return self._core.scheduler.config.fair_share(len(self._permits), width)
+        return self._host.config.fair_share(len(self._permits), width)
+
+    def _send(self, message: Message) -> None:
+        self._n_sent += 1
+        if self._busy_since is None:
+            self._busy_since = time.monotonic()
+        self._host.send(message)
 
     def _dead(self) -> EngineDead:
-        return EngineDead(f"the engine has failed ({type(self._failure).__name__})")
+        return EngineDead(f"the engine has failed ({self._failure.partition(':')[0]})")
 
-    # What the thread calls on the loop.
+    # What the host tells.
 
-    def _become_ready(self) -> None:
-        if self.state is EngineState.STARTING:
-            self.state = EngineState.READY
-        self._started.set()
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Turned):
+            self._gauges.count(event)
+            self._note_work(event.usage, event.ended_at)
+            self._deliver(event.turn.began, event.turn.steps, event.began_at)
+        elif isinstance(event, Rested):
+            self._gauges.use(event.usage)
+            self._note_work(event.usage, time.monotonic())
+        elif isinstance(event, Refused):
+            step = TokenStep(-1, float("nan"), finish=Finish.ERROR, error=event.error)
+            steps: list[tuple[int, Step]] = [(event.sequence_id, step)]
+            self._deliver([event.sequence_id], steps, time.monotonic())
+        elif isinstance(event, Ready):
+            if self.state is EngineState.STARTING:
+                self.state = EngineState.READY
+            self._started.set()
+        else:
+            self._end(event)
+
+    def _note_work(self, usage: Usage, now: float) -> None:
+        """Note since when there is something to do that no turn has been told of yet."""
+        has_work = usage.has_work or usage.taken < self._n_sent
+        self._busy_since = now if has_work else None
 
     def _deliver(self, began: list[int], steps: list[tuple[int, Step]], began_at: float) -> None:
         """Hand the tokens of the turn that began at `began_at` to their streams.
@@ -242,78 +273,21 @@ class Engine:
             if step.finish is not None:
                 del self._streams[sequence_id]
 
-    def _end(self, failure: BaseException | None) -> None:
-        """Note that the thread has ended, and why."""
+    def _end(self, event: Ended) -> None:
+        """Note that nothing more will come, and why."""
         self._finished.set()
         self._started.set()
-        if failure is None:
+        self._busy_since = None
+        if event.failure is None:
             self._fail_streams(EngineDraining("the service has shut down"))
             return
-        self._failure = failure
+        self._failure = event.failure
         self.state = EngineState.DEAD
         self._fail_streams(self._dead())
         if self._on_dead is not None:
-            self._on_dead(failure)
+            self._on_dead(event.failure)
 
     def _fail_streams(self, error: ServiceError) -> None:
         streams, self._streams = self._streams, {}
         for _, stream in streams.values():
             stream.fail(error)
-
-    # ------------------------------------------------------------------ the engine thread
-
-    def _run(self) -> None:
-        """Warm up, then step until told to stop or until something fails for good."""
-        failure: BaseException | None = None
-        try:
-            with self._core.runner.on_thread():
-                self._core.warm_up()
-                self._post(self._become_ready)
-                while self._take():
-                    self._turn()
-        except BaseException as error:  # reported to everyone who waits
-            logger.critical("the engine has failed", exc_info=error)
-            failure = error
-        self._post(self._end, failure)
-
-    def _take(self) -> bool:
-        """Take what has arrived, waiting if there is no work -> False when told to stop."""
-        scheduler = self._core.scheduler
-        while True:
-            if self._inbox.empty():
-                self._snapshot = self._gauges.publish(scheduler)
-                if scheduler.has_work:
-                    return True
-            message = self._inbox.get()
-            if isinstance(message, Stop):
-                return False
-            if isinstance(message, Open):
-                scheduler.open(message.window_id, message.window_input, message.rank)
-                self._gauges.opened(message.window_id, message.queued_at)
-            elif isinstance(message, Close):
-                scheduler.close(message.window_id)
-                self._gauges.closed(message.window_id)
-            else:
-                self._submit(message)
-
-    def _submit(self, message: Submit) -> None:
-        try:
-            self._core.scheduler.submit(message.sequence_id, message.window_id, message.task)
-        except DecodingFailed as error:
-            step = TokenStep(-1, float("nan"), finish=Finish.ERROR, error=error)
-            began = [message.sequence_id]
-            self._post(self._deliver, began, [(message.sequence_id, step)], time.monotonic())
-
-    def _turn(self) -> None:
-        """Take one step and hand its tokens over."""
-        began_at = time.monotonic()
-        self._snapshot = self._gauges.step_begins()
-        turn = self._core.turn()
-        self._gauges.step_ends(turn)
-        self._post(self._deliver, turn.began, turn.steps, began_at)
-
-    def _post(self, callback: Callable[..., None], *args: object) -> None:
-        """Run a callback on the loop; if that is closed, nobody is left to tell."""
-        if self._loop is not None and not self._loop.is_closed():
-            with contextlib.suppress(RuntimeError):  # it was closed just now
-                self._loop.call_soon_threadsafe(callback, *args)

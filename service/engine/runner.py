@@ -35,6 +35,7 @@ from service.engine.shape_probe import settle_shapes
 from service.engine.streams import Streams
 from service.engine.types import (
     AlignStart,
+    Forwards,
     Group,
     LanguageProbabilities,
     Move,
@@ -43,7 +44,6 @@ from service.engine.types import (
     Start,
     WindowInput,
 )
-from service.metrics import Metrics
 from service.model import RowGroup, WhisperModel
 from service.model.kernels import make_kernels
 from service.model.probe import ProbeReport, probe
@@ -83,28 +83,20 @@ class ModelRunner:
         model: on its device, in its dtype, in eval mode.
         special: the token ids that rules look at.
         config: sizes.
-        metrics: where encoder and decoder batches are counted.
 
     Attributes:
         cache, sampler: what is held of windows and rows.
         fixed_step: what takes the steps of single rows, with fixed shapes; None without.
     """
 
-    def __init__(
-        self,
-        model: WhisperModel,
-        special: SpecialTokens,
-        config: RunnerConfig,
-        metrics: Metrics | None = None,
-    ) -> None:
+    def __init__(self, model: WhisperModel, special: SpecialTokens, config: RunnerConfig) -> None:
         self.model = model
         self.special = special
         self.config = config
-        self.metrics = metrics or Metrics()
         device, n_rows = model.device, config.rows
         self.cache = model.new_cache(config.windows, n_rows, spare_rows=int(config.fixed_shapes))
         self.sampler = Sampler(special, n_rows, device)
-        self._encoder = WindowEncoder(model, self.cache, config.padding, self.metrics)
+        self._encoder = WindowEncoder(model, self.cache, config.padding)
         self._encoder.together = config.encode_batch or 1
         self._aligner = Aligner(model, self.cache, config.alignment_heads, special.eot)
         self._detector = LanguageDetector(model, self.cache, special)
@@ -116,7 +108,7 @@ class ModelRunner:
         if config.fixed_shapes:
             self.fixed_step = FixedStep(model, self.cache, self.sampler, self._last)
         self._report: ProbeReport | None = None
-        self.metrics.kv_cache_bytes.set(self.cache.nbytes)
+        self._decoded: list[int] = []
 
     @property
     def encode_batch(self) -> int:
@@ -219,14 +211,19 @@ class ModelRunner:
                 fixed.launch(self._positions[groups[0].rows])
             for group in groups:
                 self._positions[group.rows] = [at + 1 for at in self._positions[group.rows]]
-            self.metrics.decoder_steps.inc()
-            self.metrics.decoder_batch_size.observe(sum(group.n_rows for group in groups))
+            self._decoded.append(sum(group.n_rows for group in groups))
             outcomes = self._commit(others, draws)
             if fixed is None:
                 return outcomes
             drawn = read_draw(fixed.read(), groups[0], None)
             self._settle(groups[0], drawn)
             return [*drawn, *outcomes]
+
+    def take_forwards(self) -> Forwards:
+        """Return the forwards since this was asked last."""
+        forwards = Forwards(self._encoder.batches, self._decoded)
+        self._encoder.batches, self._decoded = [], []
+        return forwards
 
     def detect(self, places: Sequence[tuple[int, int]]) -> list[LanguageProbabilities | None]:
         """Return what language is spoken in windows, each (row, slot): one step for all."""

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from service.decoding.hypotheses import Candidates
@@ -211,41 +211,17 @@ class Move:
     n_rows: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
-    """To the engine thread: a window is there.
+@dataclass(slots=True)
+class Forwards:
+    """The model's forwards since they were counted last.
 
     Attributes:
-        window_id, window_input: its name and its audio.
-        rank: how many windows its request has had before it.
-        queued_at: `time.monotonic()` since when the request waits; on its first window only.
+        encoded: windows in each of the encoder.
+        decoded: rows in each of the decoder.
     """
 
-    window_id: int
-    window_input: WindowInput
-    rank: int
-    queued_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """To the engine thread: do something with a window."""
-
-    sequence_id: int
-    window_id: int
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """To the engine thread: a window's owner is done with it."""
-
-    window_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """To the engine thread: end."""
+    encoded: list[int] = field(default_factory=list)
+    decoded: list[int] = field(default_factory=list)
 
 
 class RunnerDead(Exception):
@@ -259,7 +235,7 @@ class SessionClosed(ServiceError):
 
 
 class Runner(Protocol):
-    """What the engine core needs of whoever holds the model. Called from the engine thread only.
+    """What the engine core needs of whoever holds the model. Called on the core's thread only.
 
     Every call may be repeated after it has raised: it then has the effect of one call.
     """
@@ -270,7 +246,7 @@ class Runner(Protocol):
         ...
 
     def on_thread(self) -> AbstractContextManager[object]:
-        """Return the context that the engine thread works in."""
+        """Return the context that the core's thread works in."""
         ...
 
     def warm_up(self) -> None:
@@ -299,4 +275,8 @@ class Runner(Protocol):
 
     def decode(self, groups: Many[Group]) -> list[Sampled | Candidates]:
         """Take one step on the rows of groups -> what each sequence drew, in order."""
+        ...
+
+    def take_forwards(self) -> Forwards:
+        """Return the forwards since this was asked last."""
         ...

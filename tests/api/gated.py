@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from service.decoding.hypotheses import Candidates
 from service.engine.types import Group, Runner, Sampled, Start, WindowInput
-from service.metrics import Metrics
 from tests.api.live import DEADLINE_S, Limits, LiveServer, Parts, services_of
 from tests.unit.transcription.scripted import ScriptedRunner
 
@@ -87,8 +86,8 @@ class Hold:
 def held(parts: Parts, hold: Hold) -> Parts:
     """Return parts whose runner, whatever it is, asks before each decoder step."""
 
-    def held_runner(metrics: Metrics) -> Runner:
-        runner = parts.runner(metrics)
+    def held_runner() -> Runner:
+        runner = parts.runner()
         decode = runner.decode
 
         def wait_and_decode(groups: Sequence[Group]) -> list[Sampled | Candidates]:
@@ -118,9 +117,7 @@ def gated_server(
 ) -> Iterator[tuple[LiveServer, threading.Event]]:
     """Yield a server with one row, and the gate, which is open at the end in any case."""
     gate = threading.Event()
-    gated = replace(
-        parts, runner=lambda metrics: GatedRunner(gate, parts.tokenizer.eot, at), rows=1
-    )
+    gated = replace(parts, runner=lambda: GatedRunner(gate, parts.tokenizer.eot, at), rows=1)
     with LiveServer(services_of(gated, limits)) as live:
         try:
             yield live, gate

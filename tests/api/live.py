@@ -20,11 +20,13 @@ import uvicorn
 from numpy.typing import NDArray
 
 from service.api.app import create_app
-from service.api.deps import ApiConfig, ModelFlow, Services, Serving
+from service.api.deps import ApiConfig, Services, Serving
+from service.at_work import ModelFlow
 from service.audio.decode import AudioDecoder, AudioLimits
 from service.audio.vad import SpeechModels
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig, EngineState
+from service.engine.hosts import ThreadHost
 from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.engine.types import Runner
 from service.metrics import Metrics
@@ -65,7 +67,7 @@ class Parts:
         speech_models: to detect voice activity with.
     """
 
-    runner: Callable[[Metrics], Runner]
+    runner: Callable[[], Runner]
     tokenizer: WhisperTokenizer
     facts: ModelFacts
     log_maximum: Callable[[Samples], float]
@@ -106,8 +108,8 @@ def services_of(
         scheduler = SchedulerConfig(
             parts.rows, parts.rows, parts.tokenizer.eot, parts.facts.n_text_ctx
         )
-        core = EngineCore(Scheduler(scheduler), parts.runner(metrics))
-        engine = Engine(core, config=EngineConfig(limits.max_requests), metrics=metrics)
+        core = EngineCore(Scheduler(scheduler), parts.runner())
+        engine = Engine(ThreadHost(core), config=EngineConfig(limits.max_requests), metrics=metrics)
         engine.start()
         await engine.until_ready()
         transcriber = Transcriber(
@@ -290,9 +292,8 @@ def wav(samples: Samples, rate: int = RATE, channels: int = 1) -> bytes:
 def float_wav(samples: Samples, rate: int = RATE) -> bytes:
     """Return 32-bit float WAV, which can hold what PCM cannot."""
     data = samples.astype("<f4").tobytes()
-    form = struct.pack("<HHIIHH", 3, 1, rate, 4 * rate, 4, 32)
-    chunks = b"fmt " + struct.pack("<I", len(form)) + form
-    chunks += b"data" + struct.pack("<I", len(data)) + data
+    chunks = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, rate, 4 * rate, 4, 32)
+    chunks += struct.pack("<4sI", b"data", len(data)) + data
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
 
 

@@ -140,7 +140,7 @@ def test_who_stops_reading_is_left_and_frees_everything(parts: Parts) -> None:
     """The kernel takes little for it here, and the rest waits in the service: not for ever."""
     talkative = replace(
         parts,
-        runner=lambda metrics: ScriptedRunner(
+        runner=lambda: ScriptedRunner(
             lambda window, params: [*[5] * 30, parts.tokenizer.eot], rows=parts.rows
         ),
     )

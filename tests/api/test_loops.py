@@ -11,7 +11,6 @@ import torch
 
 from service.engine.runner import ModelRunner
 from service.engine.types import Runner
-from service.metrics import Metrics
 from service.model.whisper import DecoderBlock
 from service.text.tokenizer import WhisperTokenizer
 from tests.api.live import Limits, LiveServer, Parts, noise, services_of, standing, until, wav
@@ -22,11 +21,11 @@ MAX_TOKENS = 32
 LONG = wav(noise(7.0))
 
 
-def deaf(make_runner: Callable[[Metrics], Runner]) -> Callable[[Metrics], Runner]:
+def deaf(make_runner: Callable[[], Runner]) -> Callable[[], Runner]:
     """Let a model hang on the last token alone: it neither hears nor remembers, and so it loops."""
 
-    def make(metrics: Metrics) -> Runner:
-        runner = cast("ModelRunner", make_runner(metrics))
+    def make() -> Runner:
+        runner = cast("ModelRunner", make_runner())
         decoder = runner.model.decoder
         with torch.no_grad():
             decoder.positional_embedding.zero_()

@@ -123,9 +123,7 @@ def test_an_error_after_the_first_byte_is_the_last_event(parts: Parts) -> None:
             return [replace(sampled, failed=True) for sampled in super().decode(groups)]
 
     eot = parts.tokenizer.eot
-    failing = replace(
-        parts, runner=lambda metrics: Failing(lambda w, p: [5, 5, eot], rows=1), rows=1
-    )
+    failing = replace(parts, runner=lambda: Failing(lambda w, p: [5, 5, eot], rows=1), rows=1)
     with LiveServer(services_of(failing, Limits())) as live:
         response = post(live, ("stream", "true"), ("language", "en"))
         assert response.status_code == 200

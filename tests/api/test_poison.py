@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from service.engine.runner import ModelRunner
-from service.metrics import Metrics
 from service.text.tokenizer import WhisperTokenizer
 from tests.api.gated import Hold, held
 from tests.api.live import (
@@ -115,8 +114,8 @@ def check_failure(response: httpx.Response, alone: Heard, *, stream: bool) -> No
 def dying(parts: Parts, lost: threading.Event) -> Parts:
     """Return parts whose device is gone once it is lost."""
 
-    def runner_of(metrics: Metrics) -> ModelRunner:
-        runner = parts.runner(metrics)
+    def runner_of() -> ModelRunner:
+        runner = parts.runner()
         assert isinstance(runner, ModelRunner)
         decode = runner.model.decode
 

@@ -105,7 +105,7 @@ def test_draining_finishes_what_runs_and_takes_nothing_new(parts: Parts) -> None
 def scripted(parts: Parts, *tokens: int) -> Parts:
     return replace(
         parts,
-        runner=lambda metrics: ScriptedRunner(lambda window, params: tokens, rows=parts.rows),
+        runner=lambda: ScriptedRunner(lambda window, params: tokens, rows=parts.rows),
     )
 
 
@@ -146,7 +146,7 @@ class LosingRunner(ScriptedRunner):
 
 def test_a_lost_device_ends_every_stream_and_kills_the_probes(parts: Parts) -> None:
     lost = threading.Event()
-    dying = replace(parts, runner=lambda metrics: LosingRunner(lost, parts.rows))
+    dying = replace(parts, runner=lambda: LosingRunner(lost, parts.rows))
     with LiveServer(services_of(dying, Limits())) as live:
         events = events_of(live.transcribe(SHORT, language="en").text)
         assert events[-1]["type"] == "error"

@@ -7,7 +7,6 @@ import torch
 from service.audio.log_maximum import LogMaximum
 from service.decoding.params import SpecialTokens
 from service.engine.runner import ModelRunner, RunnerConfig
-from service.metrics import Metrics
 from service.model import WhisperConfig, WhisperModel
 from service.text.tokenizer import WhisperTokenizer
 from service.transcription.params import ModelFacts
@@ -34,8 +33,8 @@ def tiny_parts(tokenizer: WhisperTokenizer, *, rows: int = 4, encode_batch: int 
         max_initial_timestamp_index=50,
     )
 
-    def runner(metrics: Metrics) -> ModelRunner:
-        return ModelRunner(model, special, settings, metrics)
+    def runner() -> ModelRunner:
+        return ModelRunner(model, special, settings)
 
     return Parts(runner, tokenizer, facts, LogMaximum(80), rows)
 

@@ -98,7 +98,7 @@ class TalkingRunner(ScriptedRunner):
 def talking_server(parts: Parts, talk: Talk) -> Iterator[LiveServer]:
     """Yield a server with one row."""
     facts = replace(parts.facts, n_text_ctx=448)
-    said = replace(parts, runner=lambda metrics: TalkingRunner(talk), facts=facts, rows=1)
+    said = replace(parts, runner=lambda: TalkingRunner(talk), facts=facts, rows=1)
     limits = Limits(max_requests=2, api={"max_upload_bytes": 1_000_000})
     with LiveServer(services_of(said, limits)) as live:
         yield live

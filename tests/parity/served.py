@@ -17,6 +17,7 @@ from service.checkpoints.checkpoint import Checkpoint
 from service.decoding.params import SpecialTokens
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig
+from service.engine.hosts import ThreadHost
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.loading import facts_of
@@ -111,7 +112,7 @@ def transcribe(model: Served, jobs: Sequence[Job], n_others: int = 0) -> list[He
         eot, n_text_ctx = model.tokenizer.eot, model.facts.n_text_ctx
         scheduler = Scheduler(SchedulerConfig(WINDOWS, ROWS, eot, n_text_ctx))
         config = EngineConfig(len(jobs) + n_others)
-        engine = Engine(EngineCore(scheduler, model.runner), config=config)
+        engine = Engine(ThreadHost(EngineCore(scheduler, model.runner)), config=config)
         engine.start()
         await engine.until_ready()
         server = (model.transcriber(), engine)

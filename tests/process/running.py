@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 
 DEADLINE_S = 90.0
 """For anything at all; a test that waits longer has failed."""
@@ -132,6 +133,12 @@ class Running:
         if self.process.poll() is not None:
             raise RuntimeError(self.process.communicate()[1])
         return self
+
+    def engine(self) -> psutil.Process:
+        """The engine's process."""
+        found = psutil.Process(self.process.pid).children()
+        (engine,) = (each for each in found if "service.engine_process" in each.cmdline())
+        return engine
 
     def transcribe(self, path: Path, **options: str) -> Stream:
         return Stream(self.client, self.url, path, **options)

@@ -24,6 +24,7 @@ def test_keys_in_a_file_close_the_service_to_others(
         assert "not a setting" not in taken.stderr
         answer = service.client.get(f"{service.url}/v1/models")
         assert answer.status_code == 401
+        assert str(keys) not in service.engine().environ().values()
         service.process.terminate()
         assert "the-first" not in service.wait()[1]
 
@@ -40,6 +41,7 @@ def test_a_public_address_without_keys_is_warned_of(random_model: Path) -> None:
     for host, keys in (("0.0.0.0", {}), ("0.0.0.0", {"EARSHOT_API_KEYS": "k"}), ("127.0.0.1", {})):
         with Running("--model", str(random_model), "--host", host, **keys) as service:
             service.wait_ready()
+            assert "EARSHOT_API_KEYS" not in service.engine().environ()
             service.process.terminate()
             said[host, bool(keys)] = "needs no key" in service.wait()[1]
     assert said == {("0.0.0.0", False): True, ("0.0.0.0", True): False, ("127.0.0.1", False): False}

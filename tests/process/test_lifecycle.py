@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.process.running import DEADLINE_S, Running, until, write_wav
@@ -113,6 +114,31 @@ def test_a_lost_device_fails_its_streams_and_ends_the_process(
         code, stderr = service.wait()
         assert code == 1
         assert "illegal memory access" in stderr
+
+
+def test_an_engine_whose_process_is_killed_fails_its_streams_and_ends_the_service(
+    random_model: Path, endless: Path
+) -> None:
+    """As the kernel does where memory is short: it holds the model, and is the largest."""
+    with Running("--model", str(random_model)) as service:
+        stream = service.wait_ready().transcribe(endless)
+        stream.first_token()
+        service.engine().kill()
+        assert list(stream.events())[-1]["error"]["code"] == "engine_dead"
+        code, stderr = service.wait()
+        assert code == 1
+        assert "the engine's process has ended, with code -9" in stderr
+
+
+def test_a_service_that_is_killed_leaves_no_engine(random_model: Path, endless: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        service.wait_ready().transcribe(endless).first_token()
+        engine = service.engine()
+        service.process.kill()
+        until(
+            lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE,
+            "the engine does not end",
+        )
 
 
 def test_ctrl_c_ends_an_idle_service_like_sigterm(random_model: Path) -> None:

@@ -37,7 +37,7 @@ def test_an_error_in_a_stream_is_raised(parts: Parts) -> None:
             return [replace(sampled, failed=True) for sampled in super().decode(groups)]
 
     script = [5, 5, parts.tokenizer.eot]
-    failing = replace(parts, runner=lambda m: Failing(lambda w, p: script, rows=1), rows=1)
+    failing = replace(parts, runner=lambda: Failing(lambda w, p: script, rows=1), rows=1)
     with LiveServer(services_of(failing, Limits())) as live, client_of(live) as client:
         create = client.audio.transcriptions.create
         stream = create(model=MODEL, file=SHORT, language="en", stream=True)

@@ -22,12 +22,12 @@ from service.checkpoints import load_checkpoint
 from service.checkpoints.hf import save_hf_folder
 from service.engine.engine import EngineState
 from service.errors import DeviceError
+from service.in_process import load_serving
 from service.loading import (
     available_cpus,
     choose_device,
     choose_dtype,
     keep_sums_whole,
-    load_serving,
     with_audio_context,
 )
 from service.metrics import Metrics
@@ -150,7 +150,7 @@ def test_a_model_is_loaded_in_a_thread_that_ends(
 
         monkeypatch.setattr(loading, name, watched)
 
-    for name in ("_load", "model_flow", "LogMaximum"):
+    for name in ("_load", "model_flow"):
         watch(name)
 
     async def main() -> None:
@@ -204,7 +204,7 @@ def test_packed_weights_are_let_go_where_rows_change_with_their_neighbours(
 
     monkeypatch.setattr(PackedLinear, "_product", never_the_same)
     monkeypatch.setattr("service.model.packed.library", lambda: None)  # which never does that
-    _, runner = loading._load(Settings(device="cpu"), "service/builtin", Metrics())
+    _, runner = loading._load(Settings(device="cpu"), "service/builtin")
     assert runner.model.numerics is PLAIN
     assert runner.settle()
     if next(calls):  # packed weights were tried: this is an x86-64 CPU
@@ -217,7 +217,7 @@ def test_the_log_says_why_there_are_so_many_slots(
     monkeypatch.setattr(loading, "free_host_bytes", lambda: 100_000_000)
     settings = Settings(device="cpu", numerics="plain")  # everywhere the same bytes a window
     with caplog.at_level("INFO", loading.logger.name):
-        _, runner = loading._load(settings, "service/builtin", Metrics())
+        _, runner = loading._load(settings, "service/builtin")
     assert (runner.config.windows, runner.config.rows) == (4, 8)
     assert (runner.cache.windows, runner.cache.rows) == (4, 8)
     assert runner.cache.nbytes < 50_000_000

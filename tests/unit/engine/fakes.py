@@ -20,6 +20,7 @@ from service.engine.sequence import Outcome
 from service.engine.sequence import Sequence as DecoderSequence
 from service.engine.types import (
     AlignStart,
+    Forwards,
     Group,
     LanguageProbabilities,
     Move,
@@ -74,6 +75,9 @@ class FakeRunner:
         self.cells: list[tuple[int | None, SequenceParams | None, int]] = [
             (None, None, 0)
         ] * self.rows
+
+    def take_forwards(self) -> Forwards:
+        return Forwards()
 
     def on_thread(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext()

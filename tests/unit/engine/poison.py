@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from service.decoding.params import SequenceParams
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig
+from service.engine.hosts import ThreadHost
 from service.engine.runner import ModelRunner, RunnerConfig
 from service.engine.scheduler import Scheduler, SchedulerConfig
+from service.metrics import Metrics
 from tests.unit.engine.fakes import EOT, SPECIAL
 from tests.unit.engine.models import lively_model, small_config
 
@@ -45,7 +47,8 @@ class Target:
         config = RunnerConfig(windows=6, rows=rows, encode_batch=4, probe=False)
         self.runner = ModelRunner(self.model, SPECIAL, config)
         self.core = EngineCore(Scheduler(SchedulerConfig(6, rows, EOT, 448, 4)), self.runner)
-        self.deaths: list[BaseException] = []
+        self.deaths: list[str] = []
+        self.metrics = Metrics()
         self.together = 0
         self.submitted = threading.Event()
         self.broken = False
@@ -53,8 +56,11 @@ class Target:
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
         self.submitted.set()
-        engine = Engine(self.core, config=EngineConfig(64), on_dead=self.deaths.append)
-        engine._inbox = HeldInbox(self.submitted)
+        host = ThreadHost(self.core)
+        host.inbox = HeldInbox(self.submitted)
+        engine = Engine(
+            host, config=EngineConfig(64), metrics=self.metrics, on_dead=self.deaths.append
+        )
         engine.start()
         await engine.until_ready()
         self.broken = True
@@ -66,7 +72,7 @@ class Target:
 
     def mean_batch(self) -> float:
         """How many rows a decoder step has had."""
-        value = self.runner.metrics.registry.get_sample_value
+        value = self.metrics.registry.get_sample_value
         steps = value("earshot_decoder_batch_size_count") or 1
         return (value("earshot_decoder_batch_size_sum") or 0) / steps
 

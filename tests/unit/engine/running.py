@@ -9,6 +9,7 @@ from typing import Any
 
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig, Session
+from service.engine.hosts import ThreadHost
 from service.metrics import Metrics
 from tests.unit.engine.fakes import FakeRunner, params, scheduler, window
 
@@ -24,7 +25,7 @@ async def started(
     runner: FakeRunner, *, max_requests: int = 64, metrics: Metrics | None = None
 ) -> AsyncIterator[Engine]:
     core = EngineCore(scheduler(runner.windows, runner.rows, runner.encode_batch), runner)
-    engine = Engine(core, config=EngineConfig(max_requests), metrics=metrics)
+    engine = Engine(ThreadHost(core), config=EngineConfig(max_requests), metrics=metrics)
     engine.start()
     await engine.until_ready()
     try:

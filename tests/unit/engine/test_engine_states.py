@@ -11,6 +11,7 @@ import pytest
 
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig, EngineState
+from service.engine.hosts import ThreadHost
 from service.engine.types import SessionClosed
 from service.errors import (
     EngineBusy,
@@ -26,7 +27,7 @@ from tests.unit.engine.running import DEADLINE_S, all_free, run, started, transc
 def test_session_is_refused_before_the_engine_is_warm() -> None:
     async def main() -> None:
         runner = FakeRunner(1, 1, gate=threading.Event(), gated="warm_up")
-        engine = Engine(EngineCore(scheduler(1, 1), runner), config=EngineConfig(1))
+        engine = Engine(ThreadHost(EngineCore(scheduler(1, 1), runner)), config=EngineConfig(1))
         with pytest.raises(EngineStarting):
             engine.session()
         engine.start()
@@ -75,10 +76,10 @@ def test_closed_session_and_closed_window_are_refused() -> None:
 
 def test_dead_device_ends_every_stream_and_tells_the_process() -> None:
     async def main() -> None:
-        deaths: list[BaseException] = []
+        deaths: list[str] = []
         runner = FakeRunner(2, 2, gate=threading.Event())
         engine = Engine(
-            EngineCore(scheduler(2, 2), runner),
+            ThreadHost(EngineCore(scheduler(2, 2), runner)),
             config=EngineConfig(8),
             on_dead=deaths.append,
         )
@@ -112,7 +113,8 @@ def test_dead_device_ends_every_stream_and_tells_the_process() -> None:
 def test_engine_that_cannot_warm_up_is_dead() -> None:
     async def main() -> None:
         engine = Engine(
-            EngineCore(scheduler(1, 1), FakeRunner(1, 1, lost=True)), config=EngineConfig(1)
+            ThreadHost(EngineCore(scheduler(1, 1), FakeRunner(1, 1, lost=True))),
+            config=EngineConfig(1),
         )
         engine.start()
         with pytest.raises(EngineDead):
@@ -126,7 +128,7 @@ def test_who_is_cancelled_while_the_engine_warms_up_leaves_no_thread() -> None:
     async def main() -> None:
         before = set(threading.enumerate())
         runner = FakeRunner(1, 1, gate=threading.Event(), gated="warm_up")
-        engine = Engine(EngineCore(scheduler(1, 1), runner), config=EngineConfig(1))
+        engine = Engine(ThreadHost(EngineCore(scheduler(1, 1), runner)), config=EngineConfig(1))
         engine.start()
         waiting = asyncio.create_task(engine.until_ready())
         await asyncio.sleep(0)
@@ -188,7 +190,9 @@ def test_end_of_the_grace_fails_what_still_runs() -> None:
 
 def test_stopping_twice_or_unstarted_is_harmless() -> None:
     async def main() -> None:
-        engine = Engine(EngineCore(scheduler(1, 1), FakeRunner(1, 1)), config=EngineConfig(1))
+        engine = Engine(
+            ThreadHost(EngineCore(scheduler(1, 1), FakeRunner(1, 1))), config=EngineConfig(1)
+        )
         await engine.stop(0)
         async with started(FakeRunner(1, 1)) as other:
             await other.stop(0)
@@ -280,9 +284,9 @@ def test_idle_engine_takes_no_steps() -> None:
             session.close()
             await all_free(engine)
             steps = engine.stats()["steps"]
-            assert engine._thread is not None
-            assert engine._thread.ident is not None
-            clock = time.pthread_getcpuclockid(engine._thread.ident)
+            (thread,) = (each for each in threading.enumerate() if each.name == "engine")
+            assert thread.ident is not None
+            clock = time.pthread_getcpuclockid(thread.ident)
             began_s = time.clock_gettime(clock)
             await asyncio.sleep(0.2)
             assert engine.stats()["steps"] == steps

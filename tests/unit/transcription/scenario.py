@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.audio.vad import SpeechModel, SpeechModels
 from service.engine.core import EngineCore
 from service.engine.engine import Engine, EngineConfig
+from service.engine.hosts import ThreadHost
 from service.engine.scheduler import Scheduler, SchedulerConfig
 from service.text.tokenizer import WhisperTokenizer
 from service.transcription.events import Done, Event, Retract, TokenEvent
@@ -71,7 +72,7 @@ def in_turn(*scripts: Sequence[int]) -> Script:
 @asynccontextmanager
 async def running(runner: ScriptedRunner, eot: int) -> AsyncIterator[Engine]:
     scheduler = Scheduler(SchedulerConfig(runner.rows, runner.rows, eot, 448))
-    engine = Engine(EngineCore(scheduler, runner), config=EngineConfig(max_requests=4))
+    engine = Engine(ThreadHost(EngineCore(scheduler, runner)), config=EngineConfig(max_requests=4))
     engine.start()
     await engine.until_ready()
     try:

@@ -12,6 +12,7 @@ from service.decoding.params import AlignParams, SequenceParams
 from service.decoding.words import Alignment
 from service.engine.types import (
     AlignStart,
+    Forwards,
     Group,
     LanguageProbabilities,
     Move,
@@ -51,6 +52,9 @@ class ScriptedRunner:
         self._align, self._languages = align, languages
         self._figures = figures or (lambda params: (LOGPROB, NO_SPEECH_PROB))
         self._said = [(LOGPROB, NO_SPEECH_PROB)] * rows
+
+    def take_forwards(self) -> Forwards:
+        return Forwards()
 
     def on_thread(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext()
