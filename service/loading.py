@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUDIO_CONTEXT_STEP = 64
 """Mel frames to whose multiples shorter windows are rounded up: whole tiles of every kernel."""
+_WORTH_THREADS = 256
+"""Width of a model from which on it pays to share its work out. Whisper's smallest has 384; in a
+narrower one threads wait for each other longer than they compute, and hold a core meanwhile."""
 _MOST_HYPOTHESES = 16
 """Of one window, so that one request does not take all rows."""
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -56,6 +59,18 @@ def available_cpus(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
         return max(1, min(cpus, int(quota) // int(period)))
     except (OSError, ValueError):  # no such file, or "max": no quota
         return cpus
+
+
+def choose_threads(asked_for: int, d_model: int) -> int:
+    """Return how many threads compute on a CPU: as asked for, or what pays.
+
+    Args:
+        asked_for: 0 to choose.
+        d_model: width of the model.
+    """
+    if asked_for:
+        return asked_for
+    return available_cpus() if d_model >= _WORTH_THREADS else 1
 
 
 def choose_device(name: str) -> torch.device:
@@ -142,6 +157,8 @@ def _load(settings: Settings, source: str) -> tuple[Checkpoint, ModelRunner]:
         keep_sums_whole()
     torch.set_num_threads(settings.threads or available_cpus())
     checkpoint = load_checkpoint(source, tokenizer=settings.tokenizer)
+    if device.type == "cpu":
+        torch.set_num_threads(choose_threads(settings.threads, checkpoint.config.d_model))
     checkpoint = with_audio_context(checkpoint, settings.audio_context_s)
     try:
         numerics = choose_numerics(settings.numerics, device, dtype, checkpoint.config)

@@ -92,7 +92,8 @@ class Settings(BaseSettings):
         " shorter recording takes less time, and its text may be worse; 30 pads as in training",
     )
     threads: CountOrAuto = Field(
-        default=0, description="torch's CPU threads; 0 is the CPUs it may use"
+        default=0,
+        description="torch's CPU threads; 0 is the CPUs it may use, or 1 for a small model",
     )
 
     window_slots: CountOrAuto = Field(

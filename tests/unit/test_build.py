@@ -27,6 +27,7 @@ from service.loading import (
     available_cpus,
     choose_device,
     choose_dtype,
+    choose_threads,
     keep_sums_whole,
     with_audio_context,
 )
@@ -237,3 +238,9 @@ def test_cuda_is_told_to_sum_without_splitting(monkeypatch: pytest.MonkeyPatch) 
         assert not matmul.allow_bf16_reduced_precision_reduction
     finally:
         matmul.allow_bf16_reduced_precision_reduction = before
+
+
+def test_a_small_model_computes_with_one_thread_unless_more_are_asked_for() -> None:
+    assert choose_threads(0, 160) == 1
+    assert choose_threads(0, 384) == available_cpus()
+    assert choose_threads(3, 160) == 3
