@@ -105,14 +105,16 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._unread += len(data)
         self._has_turned_away = False
-        self._unset_keepalive_if_required()
+        if self._is_idle or self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         self._feed(data)
         if self._unread > MAX_HEAD_BYTES:
             self.send_400_response(f"the head of a request is over {MAX_HEAD_BYTES} bytes long")
         if self._is_answering():
             self._alarm.clear()
         elif self._reading is _Reading.NOTHING and not self._is_new:
-            self._unset_keepalive_if_required()
+            if self.timeout_keep_alive_task is not None:
+                self._unset_keepalive_if_required()
             self._alarm.set(self.timeout_keep_alive, self.timeout_keep_alive_handler)
             self._is_idle = True
         elif self._alarm.at is None:
@@ -210,26 +212,27 @@ class BoundedProtocol(HttpToolsProtocol):
     def _check_head(self, version: str) -> None:
         if version not in {"1.0", "1.1"}:
             self._stop_parsing("only HTTP 1.0 and 1.1 are spoken here")
-        n_hosts = sum(name == b"host" for name, _ in self.headers)
+        n_hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                n_hosts += 1
+            elif name == b"content-length" and len(value) > MAX_DIGITS:
+                self._stop_parsing(f"a Content-Length has {MAX_DIGITS} digits at most")
         if n_hosts > 1 or (version == "1.1" and not n_hosts):
             self._stop_parsing("a request needs a Host header, and one only")
-        lengths = [value for name, value in self.headers if name == b"content-length"]
-        if any(len(value) > MAX_DIGITS for value in lengths):
-            self._stop_parsing(f"a Content-Length has {MAX_DIGITS} digits at most")
 
     def _stop_parsing(self, why: str) -> NoReturn:
         self.send_400_response(why)
         raise httptools.HttpParserError(why)
 
     def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
         try:
-            while rest:
+            while data:
                 try:
-                    self.parser.feed_data(rest)
+                    self.parser.feed_data(data)
                     return
                 except httptools.HttpParserUpgrade as offer:
-                    rest = rest[offer.args[0] :]
+                    data = data[offer.args[0] :]
                     self._decline()
         except httptools.HttpParserError:
             self.send_400_response("this is no HTTP request")

@@ -117,18 +117,18 @@ class RefusalTally:
         metrics: where they are counted.
         method, endpoint: of the requests.
         status: of the answers.
-        error: the reason.
+        code: of the error that is the reason.
     """
 
     def __init__(
-        self, metrics: Metrics, method: str, endpoint: str, status: int, error: Unavailable
+        self, metrics: Metrics, method: str, endpoint: str, status: int, code: str
     ) -> None:
         self._what = f"{method} {endpoint}"
         self._status = status
-        self._code = error.code
+        self._code = code
         self._requests = metrics.requests.labels(endpoint, "false", str(status))
         self._duration = metrics.request_duration.labels(endpoint, "false")
-        self._rejected = metrics.requests_rejected.labels(error.code)
+        self._rejected = metrics.requests_rejected.labels(code)
 
     def report(self, request_id: str, duration_s: float) -> None:
         """Count one, and log its line."""

@@ -23,10 +23,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.deps import Services
 from service.api.errors import REFUSAL, error_response
 from service.api.record import REQUEST_ID, RefusalTally, request_id_of
+from service.engine.engine import EngineState
 from service.errors import EngineBusy, Unavailable
 
 _REQUEST_ID = REQUEST_ID.encode()
 
+SAME_S = 0.1
+"""For so long those who come while every place is taken are told the same."""
 CROWD_S = 0.02
 """Who is refused within so long of another is one of a crowd."""
 
@@ -53,12 +56,23 @@ class Places:
             self.services.require_serving().engine.require_place()
         except Unavailable as error:
             # Its traceback would keep the frames that hold it, and what has arrived, in a circle.
-            return error.with_traceback(None) if self._has_key(authorization) else None
+            return error.with_traceback(None) if self.is_known(authorization) else None
         return None
 
-    def _has_key(self, authorization: str | None) -> bool:
+    def are_taken(self) -> bool:
+        """Whether the want of a place is the only reason to refuse somebody."""
+        services = self.services
+        if services.state is not EngineState.READY or services.serving is None:
+            return False
+        return services.serving.engine.is_full
+
+    def is_known(self, authorization: str | None) -> bool:
+        """Whether who comes has a key, or needs none."""
+        keys = self.services.config.api_keys
+        if not keys:
+            return True
         scheme, key = get_authorization_scheme_param(authorization)
-        return self.services.config.api_keys.admits(key if scheme.lower() == "bearer" else None)
+        return keys.admits(key if scheme.lower() == "bearer" else None)
 
 
 class TurnAway:
@@ -124,9 +138,8 @@ class Door:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._paths = {path.encode(): path for path in places.routes}
-        self._refused_at = -math.inf
+        self._refused_at = self._said_at = -math.inf
         self._tallies: dict[str, RefusalTally] = {}
-        self._said: tuple[str, float] | None = None
         self._answer = Refusal(0, b"", b"")
 
     def __call__(
@@ -145,8 +158,16 @@ class Door:
         offered = dict(reversed(headers))  # of two with one name, the first
         if not self._is_plain(offered):
             return None
-        error = self._places.refusal(_text(offered.get(b"authorization")))
-        return self._refused(path, offered, error) if isinstance(error, EngineBusy) else None
+        now, authorization = time.monotonic(), _text(offered.get(b"authorization"))
+        if now - self._said_at < SAME_S and self._places.are_taken():
+            if not self._places.is_known(authorization):
+                return None
+        else:
+            error = self._places.refusal(authorization)
+            if not isinstance(error, EngineBusy):
+                return None
+            self._answer, self._said_at = self._answer_of(error), now
+        return self._refused(path, _text(offered.get(_REQUEST_ID)), now)
 
     def is_crowded(self) -> bool:
         """Whether somebody was refused just now."""
@@ -161,30 +182,25 @@ class Door:
         length = offered.get(b"content-length", b"")
         return length.isdigit() and int(length) <= config.drain_bytes
 
-    def _refused(self, path: str, offered: dict[bytes, bytes], error: EngineBusy) -> Refusal:
-        began_at = time.perf_counter()
-        self._refused_at = time.monotonic()
-        answer = self._answer_to(error)
-        request_id = request_id_of(_text(offered.get(_REQUEST_ID)))
+    def _refused(self, path: str, offered_id: str | None, now: float) -> Refusal:
+        """Count a refusal, and return the answer with its id."""
+        self._refused_at = now
+        status, lines, body = self._answer
+        request_id = request_id_of(offered_id)
         tally = self._tallies.get(path)
         if tally is None:
             metrics = self._places.services.metrics
-            tally = self._tallies[path] = RefusalTally(metrics, "POST", path, answer.status, error)
-        tally.report(request_id, time.perf_counter() - began_at)
-        return answer._replace(
-            lines=b"%s%s: %s\r\n" % (answer.lines, _REQUEST_ID, request_id.encode())
-        )
+            tally = RefusalTally(metrics, "POST", path, status, EngineBusy.code)
+            self._tallies[path] = tally
+        tally.report(request_id, time.monotonic() - now)
+        return Refusal(status, b"%s%s: %s\r\n" % (lines, _REQUEST_ID, request_id.encode()), body)
 
-    def _answer_to(self, error: EngineBusy) -> Refusal:
-        """Return the answer without the id of a request. In a crowd it is mostly that of before."""
-        said = (error.message, error.retry_after_s)
-        if said != self._said:
-            response = error_response(error)
-            vary = [(b"vary", b"Origin")] if self._places.services.config.cors_origins else []
-            lines = as_lines((*response.raw_headers, *vary))
-            self._said = said
-            self._answer = Refusal(response.status_code, lines, bytes(response.body))
-        return self._answer
+    def _answer_of(self, error: EngineBusy) -> Refusal:
+        """Return the answer without the id of a request."""
+        response = error_response(error)
+        vary = [(b"vary", b"Origin")] if self._places.services.config.cors_origins else []
+        lines = as_lines((*response.raw_headers, *vary))
+        return Refusal(response.status_code, lines, bytes(response.body))
 
 
 def _text(value: bytes | None) -> str | None:

@@ -60,13 +60,18 @@ class Permits:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def are_all_taken(self) -> bool:
+        """Whether there is no place."""
+        return len(self._open) >= self.limit
+
     def check(self) -> None:
         """Do nothing if there is a place.
 
         Raises:
             EngineBusy: if there is none; says when to come back.
         """
-        if len(self._open) >= self.limit:
+        if self.are_all_taken:
             raise EngineBusy(
                 f"{self.limit} requests are running or waiting, which is the limit",
                 retry_after_s=self.retry_after_s(),

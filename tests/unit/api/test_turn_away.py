@@ -15,7 +15,8 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.deps import ApiConfig
 from service.api.errors import REFUSAL
 from service.api.keys import ApiKeys
-from service.api.turn_away import CROWD_S, Door, Places, Refusal, TurnAway, as_lines
+from service.api.turn_away import CROWD_S, SAME_S, Door, Places, Refusal, TurnAway, as_lines
+from service.engine.engine import EngineState
 from service.errors import EngineBusy, EngineDraining, Unavailable
 from service.metrics import Metrics
 
@@ -112,14 +113,18 @@ class AtTheDoor:
             if why is not None:
                 raise why()
 
-        serving = SimpleNamespace(engine=SimpleNamespace(require_place=require_place))
+        engine = SimpleNamespace(require_place=require_place, is_full=True)
+        serving = SimpleNamespace(engine=engine)
         self.metrics = Metrics()
-        services: Any = SimpleNamespace(
+        self.services = services = SimpleNamespace(
             require_serving=lambda: serving,
+            serving=serving,
+            state=EngineState.READY,
             metrics=self.metrics,
             config=ApiConfig(**{"model_id": "tiny", "drain_bytes": 1000, **config}),
         )
-        self.door = Door(Places(services, [Route(PATH, lambda: None, methods=["POST"])]))
+        asked: Any = services
+        self.door = Door(Places(asked, [Route(PATH, lambda: None, methods=["POST"])]))
 
     def asked(
         self,
@@ -156,13 +161,32 @@ def test_a_door_says_what_the_app_would_say(caplog: pytest.LogCaptureFixture) ->
     assert (fields["status"], fields["error"]) == (429, "queue_full")
 
 
-def test_a_door_says_the_next_one_what_holds_then() -> None:
-    left_s = iter([3.0, 3.0, 7.0])
+def test_a_door_says_the_same_for_a_moment_and_then_what_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("service.api.turn_away.time.monotonic", lambda: now_s)
+    left_s = iter([3.0, 7.0])
     door = AtTheDoor(lambda: EngineBusy("full", retry_after_s=next(left_s)))
-    told = [door.asked(), door.asked(), door.asked()]
+    told = [door.asked(), door.asked()]
+    now_s += 2 * SAME_S
+    told.append(door.asked())
     lines = [refusal.lines for refusal in told if refusal is not None]
     assert [re.findall(rb"retry-after: (\d+)", of) for of in lines] == [[b"3"], [b"3"], [b"7"]]
     assert len(set(lines)) == 3  # each has an id of its own
+
+
+def test_a_door_asks_anew_as_soon_as_there_may_be_a_place() -> None:
+    why: list[Unavailable] = [full(), EngineDraining("shutting down")]
+    for change in ({"is_full": False}, {"state": EngineState.DRAINING}):
+        door = AtTheDoor(iter(why).__next__)
+        assert door.asked() is not None
+        assert door.asked() is not None  # nothing is asked for it
+        if "state" in change:
+            door.services.state = change["state"]
+        else:
+            door.services.serving.engine.is_full = change["is_full"]
+        assert door.asked() is None
 
 
 def test_an_id_that_could_do_harm_is_not_repeated_at_the_door() -> None:
@@ -226,6 +250,7 @@ def test_a_door_asks_for_the_key_first() -> None:
     assert door.asked(wrong) is None
     assert door.asked(wrong, right) is None  # the first counts, as everywhere
     assert door.asked(right) is not None
+    assert door.asked(wrong) is None  # though it is known what to say
 
 
 def test_a_door_knows_a_crowd_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
