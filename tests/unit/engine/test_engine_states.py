@@ -278,13 +278,14 @@ def test_queue_time_begins_when_the_first_window_is_there() -> None:
 
 def test_idle_engine_takes_no_steps() -> None:
     async def main() -> None:
+        before = set(threading.enumerate())
         async with started(FakeRunner(1, 1)) as engine:
             session = engine.session()
             await transcribe(session, 1, 3)
             session.close()
             await all_free(engine)
             steps = engine.stats()["steps"]
-            (thread,) = (each for each in threading.enumerate() if each.name == "engine")
+            (thread,) = set(threading.enumerate()) - before
             assert thread.ident is not None
             clock = time.pthread_getcpuclockid(thread.ident)
             began_s = time.clock_gettime(clock)
