@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import queue
 import signal
 import socket
@@ -22,7 +21,7 @@ from typing import cast
 from service import logs
 from service.engine.core import EngineCore
 from service.engine.messages import Message
-from service.engine.process import LENGTH, Loaded, packed
+from service.engine.process import NUMBER, Loaded, packed, unpacked
 from service.engine.worker import EngineWorker
 from service.errors import ServiceError
 from service.loading import load
@@ -47,14 +46,16 @@ class Link:
     def say(self, value: object) -> None:
         """Send a value; if nobody is there any more, leave."""
         try:
-            self._socket.sendall(packed(value))
+            for part in packed(value):
+                self._socket.sendall(part)
         except OSError:
             os._exit(1)
 
     def hear(self) -> object:
         """Return the next value; if nobody is there any more, leave."""
-        [length] = LENGTH.unpack(self._read(LENGTH.size))
-        return pickle.loads(self._read(length))  # noqa: S301 - our own service's
+        [n_parts] = NUMBER.unpack(self._read(NUMBER.size))
+        lengths = NUMBER.iter_unpack(self._read(n_parts * NUMBER.size))
+        return unpacked([self._read(length) for (length,) in lengths])
 
     def hear_all(self, inbox: queue.SimpleQueue[Message]) -> None:
         """Put every message into an inbox, for ever."""

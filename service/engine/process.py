@@ -1,8 +1,9 @@
 """Runs the engine's core in a process of its own, which has an interpreter and a lock of its own.
 
-The two talk by pickles over a socket, each after its length. The program at the other end is ours,
-so what it says is taken as our own memory is. It ends when the socket does: whatever becomes of
-this process, nothing of that one is left.
+The two talk by pickles over a socket. Samples go beside their pickle and are read where they stay:
+who waits has few copies. The program at the other end is ours, so what it says is taken as our own
+memory is. It ends when the socket does: whatever becomes of this process, nothing of that one is
+left.
 
 Knows nothing about torch, models or HTTP, nor what the program is told to load.
 """
@@ -27,16 +28,24 @@ from service.errors import EngineDead
 
 logger = logging.getLogger(__name__)
 
-LENGTH = struct.Struct("<Q")
-"""Of the pickle that follows."""
+NUMBER = struct.Struct("<Q")
+"""How many parts follow, and then the length of each."""
 _END_S = 1.0
 """For a process whose socket has ended to end too."""
 
 
-def packed(value: object) -> bytes:
-    """Return a value as it is sent."""
-    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    return LENGTH.pack(len(data)) + data
+def packed(value: object) -> list[bytes | memoryview]:
+    """Return what is sent for a value: a pickle after the lengths, and then its arrays."""
+    arrays: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL, buffer_callback=arrays.append)
+    raw = [array.raw() for array in arrays]
+    numbers = (1 + len(raw), len(data), *(each.nbytes for each in raw))
+    return [b"".join(map(NUMBER.pack, numbers)) + data, *raw]
+
+
+def unpacked(parts: Sequence[bytearray]) -> object:
+    """Return the value of a pickle and its arrays, which are used as they are."""
+    return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 - from our own process
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +175,8 @@ class _Link(asyncio.Protocol):
 
     def write(self, value: object) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(packed(value))
+            for part in packed(value):
+                self._transport.write(part)
 
     def listen(self, tell: Callable[[Event], None]) -> None:
         """Tell what has been said since the first, and what will be."""
@@ -182,19 +192,26 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._unread += data
-        at = 0
-        while True:
-            begin = at + LENGTH.size
-            if len(self._unread) < begin:
-                break
-            end = begin + LENGTH.unpack_from(self._unread, at)[0]
-            if len(self._unread) < end:
-                break
-            with memoryview(self._unread) as unread:
-                value = pickle.loads(unread[begin:end])  # noqa: S301 - our own program's
-            at = end
-            self._hear(value)
-        del self._unread[:at]
+        while (parts := self._parts()) is not None:
+            self._hear(unpacked(parts))
+
+    def _parts(self) -> list[bytearray] | None:
+        """Take the parts of the next value from what is unread, if they are all there."""
+        unread, size = self._unread, NUMBER.size
+        if len(unread) < size:
+            return None
+        at = size * (1 + NUMBER.unpack_from(unread)[0])
+        if len(unread) < at:
+            return None
+        lengths = [n for (n,) in NUMBER.iter_unpack(unread[size:at])]
+        if len(unread) < at + sum(lengths):
+            return None
+        parts = []
+        for length in lengths:
+            parts.append(unread[at : at + length])
+            at += length
+        del unread[:at]
+        return parts
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_over:

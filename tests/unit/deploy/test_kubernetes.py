@@ -29,6 +29,7 @@ KUSTOMIZE = next(
     None,
 )
 BYTES_PER_SECOND = 64_000
+WINDOW_BYTES = 30 * BYTES_PER_SECOND
 MODEL_BYTES = 1_200_000_000
 """Peak of a whisper-tiny in float32, the smallest that anyone would serve for real."""
 
@@ -186,12 +187,13 @@ def test_the_container_has_no_privileges_and_writes_nothing_of_its_own(
     assert "/home/earshot/.cache/huggingface" in dockerfile
 
 
-def test_memory_holds_the_budget_and_the_decoding_children(
+def test_memory_holds_the_budget_what_waits_and_the_decoding_children(
     container: dict[str, Any], settings: Settings
 ) -> None:
     audio = settings.max_queued_audio_seconds * BYTES_PER_SECOND
     child = _CHILD_MEMORY_BYTES + 2 * settings.max_upload_bytes
-    needed = MODEL_BYTES + audio + settings.decode_children * child
+    windows = settings.max_requests * WINDOW_BYTES
+    needed = MODEL_BYTES + audio + windows + settings.decode_children * child
     limit = container["resources"]["limits"]["memory"]
     assert int(limit.removesuffix("Gi")) << 30 > needed
 
