@@ -136,9 +136,12 @@ class Running:
 
     def engine(self) -> psutil.Process:
         """The engine's process."""
-        found = psutil.Process(self.process.pid).children()
-        (engine,) = (each for each in found if "service.engine_process" in each.cmdline())
+        (engine,) = self._engines()
         return engine
+
+    def has_engine(self) -> bool:
+        """Whether the engine's process is there, which has a model to load yet."""
+        return bool(self._engines())
 
     def transcribe(self, path: Path, **options: str) -> Stream:
         return Stream(self.client, self.url, path, **options)
@@ -150,3 +153,7 @@ class Running:
         """The exit code and what was written on stderr."""
         _, stderr = self.process.communicate(timeout=DEADLINE_S)
         return self.process.returncode, stderr
+
+    def _engines(self) -> list[psutil.Process]:
+        found = psutil.Process(self.process.pid).children()
+        return [each for each in found if "service.engine_process" in each.cmdline()]

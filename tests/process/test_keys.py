@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from tests.process.running import Running, earshot
+from tests.process.running import Running, earshot, until
 
 
 def test_keys_in_a_file_close_the_service_to_others(
@@ -40,7 +40,7 @@ def test_a_public_address_without_keys_is_warned_of(random_model: Path) -> None:
     said = {}
     for host, keys in (("0.0.0.0", {}), ("0.0.0.0", {"EARSHOT_API_KEYS": "k"}), ("127.0.0.1", {})):
         with Running("--model", str(random_model), "--host", host, **keys) as service:
-            service.wait_ready()
+            until(service.has_engine, "the engine's process is there")
             assert "EARSHOT_API_KEYS" not in service.engine().environ()
             service.process.terminate()
             said[host, bool(keys)] = "needs no key" in service.wait()[1]
