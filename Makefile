@@ -48,7 +48,7 @@ $(VENV)/openai-%: | $(STAMP)
 	mv $@.new $@
 
 test: $(STAMP) $(SDKS) ## Run the tests; ARGS="tests/unit -k mel"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 test-browser: $(STAMP) ## Run the tests of the page and of /docs in a real Chromium, which must be there
 	@REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
