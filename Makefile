@@ -32,7 +32,7 @@ setup: $(STAMP) ## Install everything into .venv (done by the other targets too)
 $(STAMP): pyproject.toml constraints.txt service/model/compiled.c
 	@test -n "$(PYTHON)" || { echo 'Earshot needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	rm -f service/model/_compiled.*.so
+	rm -f service/model/_compiled*.so
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -101,4 +101,4 @@ manifests: ## Render the Kubernetes overlays again; needs kubectl
 	done
 
 clean: ## Remove .venv and every cache
-	rm -rf service/model/_compiled.*.so $(VENV) *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf service/model/_compiled*.so $(VENV) *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

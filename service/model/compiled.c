@@ -17,19 +17,165 @@
 #include <stdint.h>
 #include <string.h>
 
-#define LANES 16
-#define TILE 32      /* columns of a product that are computed together: two vectors */
+#ifdef __AVX512F__
+#define LANES 16   /* numbers in a vector */
+#define MAX_ROWS 8 /* that share a tile's weights while those are in registers */
+#define AT_ONCE 4  /* vectors of sums that four rows have in registers: GCC writes more to the stack */
+#else
+#define LANES 8
+#define MAX_ROWS 4
+#define AT_ONCE 2
+#endif
+#define TILE 32      /* columns of a product whose weights stand together */
 #define MAX_HEAD 128 /* numbers of one head */
 #define LINE 32      /* of which are in a cache's line, as bfloat16 */
 #define AHEAD 64     /* keys that are asked of memory before they are wanted */
-#define MAX_ROWS 8   /* rows that share a tile's weights while they are in registers */
 #define ALWAYS static inline __attribute__((always_inline))
 
 /* `aligned` by the element: tensors begin where torch lets them. */
-typedef float floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t bits __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(32), aligned(2), may_alias));
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* ------------------------------------------------------------------- instructions
+
+   Of AVX-512 and its VNNI, or of AVX2 and FMA. */
+
+ALWAYS floats all(float value) { return (floats){} + value; }
+
+#ifdef __AVX512F__
+
+/* a * b + c, rounded once. It is said where it is meant, because the compiler may not decide it
+   (-ffp-contract=off): the copies of a loop for one row and for eight have to do the same. */
+ALWAYS floats multiply_add(floats a, floats b, floats c) {
+    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+
+/* The second, if one is no number. */
+ALWAYS floats larger(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
+
+ALWAYS int any(ints v) { return _mm512_test_epi32_mask((__m512i)v, (__m512i)v) != 0; }
+
+ALWAYS ints rounded(floats v) { return (ints)_mm512_cvtps_epi32((__m512)v); }
+
+ALWAYS floats from_int8(const int8_t *from) {
+    return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)from)));
+}
+
+/* From bfloat16, which is the upper half of a float. */
+ALWAYS floats widen(const uint16_t *from) {
+    return (floats)_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)from)), 16);
+}
+
+/* The lowest byte of each. */
+ALWAYS void store_bytes(void *to, ints v) { _mm_storeu_si128(to, _mm512_cvtepi32_epi8((__m512i)v)); }
+
+ALWAYS __mmask16 first_lanes(int64_t n) {
+    return n >= LANES ? 0xffff : n > 0 ? (__mmask16)((1u << n) - 1) : 0;
+}
+
+/* The first `n` numbers at an address, and `rest` for the others. */
+ALWAYS floats load_first(const void *from, int64_t n, floats rest) {
+    return (floats)_mm512_mask_loadu_ps((__m512)rest, first_lanes(n), from);
+}
+
+ALWAYS void store_first(float *to, int64_t n, floats v) {
+    _mm512_mask_storeu_ps(to, first_lanes(n), (__m512)v);
+}
+
+/* To each sum the products of four bytes without a sign by four with one. */
+ALWAYS ints add_products(ints sums, const uint8_t *four, const int8_t *by) {
+    int32_t x;
+    memcpy(&x, four, sizeof x);
+    return (ints)_mm512_dpbusd_epi32((__m512i)sums, _mm512_set1_epi32(x), _mm512_loadu_si512(by));
+}
+
+ALWAYS float sum(floats v) {
+    v += __builtin_shuffle(v, (ints){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
+    v += __builtin_shuffle(v, (ints){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
+    v += __builtin_shuffle(v, (ints){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
+    v += __builtin_shuffle(v, (ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+    return v[0];
+}
+
+ALWAYS int32_t sum_of_integers(ints v) { return _mm512_reduce_add_epi32((__m512i)v); }
+
+#else
+
+ALWAYS floats multiply_add(floats a, floats b, floats c) {
+    return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+
+ALWAYS floats larger(floats a, floats b) { return (floats)_mm256_max_ps((__m256)a, (__m256)b); }
+
+ALWAYS int any(ints v) { return !_mm256_testz_si256((__m256i)v, (__m256i)v); }
+
+ALWAYS ints rounded(floats v) { return (ints)_mm256_cvtps_epi32((__m256)v); }
+
+ALWAYS floats from_int8(const int8_t *from) {
+    return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)from)));
+}
+
+ALWAYS floats widen(const uint16_t *from) {
+    return (floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)from)), 16);
+}
+
+ALWAYS void store_bytes(void *to, ints v) {
+    __m256i low = (__m256i)(v & 255);
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+    _mm_storel_epi64(to, _mm_packus_epi16(words, words));
+}
+
+ALWAYS ints first_lanes(int64_t n) {
+    return (ints){0, 1, 2, 3, 4, 5, 6, 7} < (int32_t)(n < LANES ? n : LANES);
+}
+
+ALWAYS floats load_first(const void *from, int64_t n, floats rest) {
+    if (n >= LANES) return *(const floats *)from;
+    __m256i there = (__m256i)first_lanes(n);
+    return (floats)_mm256_blendv_ps((__m256)rest, _mm256_maskload_ps(from, there), (__m256)there);
+}
+
+ALWAYS void store_first(float *to, int64_t n, floats v) {
+    if (n >= LANES) *(floats *)to = v;
+    else _mm256_maskstore_ps(to, (__m256i)first_lanes(n), (__m256)v);
+}
+
+/* In 16 bits, two and two: what AVX2 has for bytes stops at 32767. */
+ALWAYS ints add_products(ints sums, const uint8_t *four, const int8_t *by) {
+    int32_t x;
+    memcpy(&x, four, sizeof x);
+    __m256i weights = _mm256_loadu_si256((const void *)by), all_four = _mm256_set1_epi32(x);
+    __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(weights, 8), 8);
+    __m256i odd = _mm256_srai_epi16(weights, 8);
+    __m256i of_even = _mm256_madd_epi16(even, _mm256_and_si256(all_four, _mm256_set1_epi16(255)));
+    __m256i of_odd = _mm256_madd_epi16(odd, _mm256_srli_epi16(all_four, 8));
+    return sums + (ints)_mm256_add_epi32(of_even, of_odd);
+}
+
+ALWAYS float sum(floats v) {
+    v += __builtin_shuffle(v, (ints){4, 5, 6, 7, 0, 1, 2, 3});
+    v += __builtin_shuffle(v, (ints){2, 3, 0, 1, 6, 7, 4, 5});
+    v += __builtin_shuffle(v, (ints){1, 0, 3, 2, 5, 4, 7, 6});
+    return v[0];
+}
+
+ALWAYS int32_t sum_of_integers(ints v) {
+    int32_t total = 0;
+    for (int i = 0; i < LANES; i++) total += v[i];
+    return total;
+}
+
+#endif
+
+ALWAYS float largest_lane(floats v) {
+    float most = v[0];
+    for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+ALWAYS floats magnitude(floats v) { return (floats)((bits)v & 0x7fffffffu); }
 
 /* ------------------------------------------------------------------- the decoder's blocks
 
@@ -82,57 +228,11 @@ typedef struct {
     float *queries; /* f32[n_layer][n][d_model], of the cross-attention; or NULL */
 } Scratch;
 
-/* bfloat16 is the upper half of a float. */
-ALWAYS floats widen(const uint16_t *from) {
-    return (floats)(__builtin_convertvector(*(const halves *)from, bits) << 16);
-}
-
-ALWAYS floats from_int8(const int8_t *from) {
-    return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)from)));
-}
-
 ALWAYS uint16_t narrow(float value) {
     uint32_t word;
     memcpy(&word, &value, sizeof word);
     if (value != value) return 0x7fc0;
     return (uint16_t)((word + 0x7fff + ((word >> 16) & 1)) >> 16); /* to nearest, ties to even */
-}
-
-ALWAYS floats all(float value) { return (floats){} + value; }
-
-/* a * b + c, rounded once. It is said where it is meant, because the compiler may not decide it
-   (-ffp-contract=off): the copies of a loop for one row and for eight have to do the same. */
-ALWAYS floats multiply_add(floats a, floats b, floats c) {
-    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-}
-
-/* The second, if one is no number. */
-ALWAYS floats larger(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
-
-ALWAYS float largest_lane(floats v) {
-    float most = v[0];
-    for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
-    return most;
-}
-
-ALWAYS int any(ints v) { return _mm512_test_epi32_mask((__m512i)v, (__m512i)v) != 0; }
-
-ALWAYS floats magnitude(floats v) { return (floats)((bits)v & 0x7fffffffu); }
-
-ALWAYS ints rounded(floats v) { return (ints)_mm512_cvtps_epi32((__m512)v); }
-
-/* A vector of numbers, -inf for those that are not there. */
-ALWAYS floats some(const float *from, int64_t left) {
-    __mmask16 there = left >= LANES ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
-    return (floats)_mm512_mask_loadu_ps((__m512)all(-INFINITY), there, from);
-}
-
-ALWAYS float sum(floats v) {
-    v += __builtin_shuffle(v, (ints){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
-    v += __builtin_shuffle(v, (ints){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
-    v += __builtin_shuffle(v, (ints){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
-    v += __builtin_shuffle(v, (ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
-    return v[0];
 }
 
 /* e^x for x <= 0, to about 3 units in the last place: 2^n * e^r with |r| <= ln(2) / 2. */
@@ -171,32 +271,43 @@ ALWAYS floats gelu(floats x) {
 
 typedef enum { STORE, ADD, GELU } Then;
 
-/* Columns [at, at + TILE) of `n` rows: each is the sum over `n_in`, term after term, and the bias. */
-ALWAYS void tile(const Linear *linear, int is_int8, int64_t at, const float *x, int n, float *y,
-                 Then then) {
-    const int8_t *integers = (const int8_t *)linear->weight + at * linear->n_in;
-    const uint16_t *upper = (const uint16_t *)linear->weight + at * linear->n_in;
-    floats low[MAX_ROWS], high[MAX_ROWS];
-    for (int row = 0; row < n; row++) low[row] = high[row] = all(0.0f);
+/* `vectors` of columns of `n` rows, from the vector `first` of a tile on: each number is the sum over
+   `n_in`, term after term, and the bias. */
+ALWAYS void tile(const Linear *linear, int is_int8, int64_t at, int first, int vectors, const float *x,
+                 int n, float *y, Then then) {
+    at += first * LANES;
+    int64_t begin = at / TILE * TILE * linear->n_in + at % TILE;
+    const int8_t *integers = (const int8_t *)linear->weight + begin;
+    const uint16_t *upper = (const uint16_t *)linear->weight + begin;
+    floats total[MAX_ROWS][TILE / LANES], weights[TILE / LANES];
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < vectors; i++) total[row][i] = all(0.0f);
     for (int64_t k = 0; k < linear->n_in; k++, integers += TILE, upper += TILE) {
-        floats first = is_int8 ? from_int8(integers) : widen(upper);
-        floats second = is_int8 ? from_int8(integers + LANES) : widen(upper + LANES);
+        for (int i = 0; i < vectors; i++)
+            weights[i] = is_int8 ? from_int8(integers + i * LANES) : widen(upper + i * LANES);
         for (int row = 0; row < n; row++) {
             floats value = all(x[row * linear->n_in + k]);
-            low[row] = multiply_add(first, value, low[row]);
-            high[row] = multiply_add(second, value, high[row]);
+            for (int i = 0; i < vectors; i++)
+                total[row][i] = multiply_add(weights[i], value, total[row][i]);
         }
     }
-    const floats *bias = (const floats *)(linear->bias + at);
-    const floats *scales = is_int8 ? (const floats *)(linear->scales + at) : NULL;
-    for (int row = 0; row < n; row++) {
-        floats *to = (floats *)(y + row * linear->n_out + at);
-        if (is_int8) low[row] *= scales[0], high[row] *= scales[1];
-        low[row] += bias[0], high[row] += bias[1];
-        if (then == ADD) low[row] += to[0], high[row] += to[1];
-        if (then == GELU) low[row] = gelu(low[row]), high[row] = gelu(high[row]);
-        to[0] = low[row], to[1] = high[row];
-    }
+    for (int row = 0; row < n; row++)
+        for (int i = 0; i < vectors; i++) {
+            floats value = total[row][i], *to = (floats *)(y + row * linear->n_out + at) + i;
+            if (is_int8) value *= ((const floats *)(linear->scales + at))[i];
+            value += ((const floats *)(linear->bias + at))[i];
+            if (then == ADD) value += *to;
+            if (then == GELU) value = gelu(value);
+            *to = value;
+        }
+}
+
+/* Columns [at, at + TILE) of `n` rows, in as many vectors together as there are registers for. */
+ALWAYS void tile_rows(const Linear *linear, int is_int8, int64_t at, const float *x, int n, float *y,
+                      Then then) {
+    int vectors = n == 1 || LANES == 16 ? TILE / LANES : 2;
+    for (int first = 0; first < TILE / LANES; first += vectors)
+        tile(linear, is_int8, at, first, vectors, x, n, y, then);
 }
 
 /* [n n_in] -> [n n_out]. Threads share the columns. */
@@ -206,11 +317,12 @@ ALWAYS void product_of(const Linear *linear, int is_int8, const float *x, int64_
 #pragma omp for schedule(static)
     for (int64_t at = 0; at < n_out; at += TILE) {
         int64_t row = 0;
-        for (; row + 8 <= n; row += 8)
-            tile(linear, is_int8, at, x + row * n_in, 8, y + row * n_out, then);
-        for (; row + 4 <= n; row += 4)
-            tile(linear, is_int8, at, x + row * n_in, 4, y + row * n_out, then);
-        for (; row < n; row++) tile(linear, is_int8, at, x + row * n_in, 1, y + row * n_out, then);
+        for (; row + MAX_ROWS <= n; row += MAX_ROWS)
+            tile_rows(linear, is_int8, at, x + row * n_in, MAX_ROWS, y + row * n_out, then);
+        for (; MAX_ROWS > 4 && row + 4 <= n; row += 4)
+            tile_rows(linear, is_int8, at, x + row * n_in, 4, y + row * n_out, then);
+        for (; row < n; row++)
+            tile_rows(linear, is_int8, at, x + row * n_in, 1, y + row * n_out, then);
     }
 }
 
@@ -390,7 +502,7 @@ int64_t decode(const Model *m, const Cache *cache, const Place *places, int64_t 
 
 /* ------------------------------------------------------------------- 8-bit integers */
 
-#define COLUMNS 64 /* outputs that are computed together: four vectors */
+#define COLUMNS 64 /* outputs that are computed together */
 #define ROWS 64    /* that share their weights, at most */
 #define DEPTH 512  /* of which so many stay in the first cache meanwhile */
 #define ZERO_POINT 128
@@ -415,27 +527,28 @@ ALWAYS void quantise_row(const float *x, int64_t k, uint8_t *q, float *scale_to)
     *scale_to = scale + sum(lost);
     for (int64_t i = 0; i < k; i += LANES) {
         ints near = rounded(*(const floats *)(x + i) * factor) + ZERO_POINT;
-        _mm_storeu_si128((void *)(q + i), _mm512_cvtepi32_epi8((__m512i)near));
+        store_bytes(q + i, near);
     }
 }
 
-#define TOGETHER 4 /* rows that share columns in registers: GCC writes more than 16 sums to the stack */
-#define MAX_VECTORS 8
+#define TOGETHER 4 /* rows that share columns in registers */
+#define MAX_VECTORS (128 / LANES)
 
 /* Sums of `n` rows of u8 by columns of int8 [n_in / 4][vectors * LANES][4]; `adds`: to what is there. */
 ALWAYS void multiply_integers(const uint8_t *x, int64_t stride, const int8_t *columns, int64_t n_in,
-                              int vectors, int n, int adds,
-                              __m512i total[TOGETHER][MAX_VECTORS]) {
-    for (int row = 0; !adds && row < n; row++)
-        for (int i = 0; i < vectors; i++) total[row][i] = _mm512_setzero_si512();
-    for (int64_t k = 0; k < n_in; k += 4, columns += 64 * vectors)
-        for (int row = 0; row < n; row++) {
-            int32_t four;
-            memcpy(&four, x + row * stride + k, sizeof four);
-            for (int i = 0; i < vectors; i++)
-                total[row][i] = _mm512_dpbusd_epi32(total[row][i], _mm512_set1_epi32(four),
-                                                    _mm512_loadu_si512(columns + 64 * i));
-        }
+                              int vectors, int n, int adds, ints total[TOGETHER][MAX_VECTORS]) {
+    int at_once = n == 1 || vectors < AT_ONCE ? vectors : AT_ONCE;
+    for (int first = 0; first < vectors; first += at_once) {
+        int last = first + at_once;
+        const int8_t *by = columns;
+        for (int row = 0; !adds && row < n; row++)
+            for (int i = first; i < last; i++) total[row][i] = (ints){};
+        for (int64_t k = 0; k < n_in; k += 4, by += 4 * LANES * vectors)
+            for (int row = 0; row < n; row++)
+                for (int i = first; i < last; i++)
+                    total[row][i] =
+                        add_products(total[row][i], x + row * stride + k, by + 4 * LANES * i);
+    }
 }
 
 typedef struct {
@@ -447,24 +560,21 @@ typedef struct {
 } IntegerLinear;
 
 /* Sums of `n` rows as f32, of the outputs from `at`, and then GELU of them, or added to `base`. */
-ALWAYS void store_outputs(const IntegerLinear *l, int64_t at, __m512i total[TOGETHER][MAX_VECTORS],
+ALWAYS void store_outputs(const IntegerLinear *l, int64_t at, ints total[TOGETHER][MAX_VECTORS],
                           const float *scales, int n, Then then, const float *base, float *y) {
     for (int i = 0; i < COLUMNS / LANES; i++) {
         int64_t first = at + i * LANES, left = l->n_out - first;
         if (left <= 0) return;
-        __mmask16 inside = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
-        __m512i sums = _mm512_maskz_loadu_epi32(inside, l->sums + first);
-        __m512 of_output = _mm512_maskz_loadu_ps(inside, l->scales + first);
+        floats none = {};
+        ints sums = (ints)load_first(l->sums + first, left, none);
+        floats of_output = load_first(l->scales + first, left, none);
         for (int row = 0; row < n; row++) {
-            __m512 value = _mm512_cvtepi32_ps(_mm512_sub_epi32(total[row][i], sums));
-            value = _mm512_mul_ps(_mm512_mul_ps(value, of_output), _mm512_set1_ps(scales[row]));
-            if (l->bias)
-                value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(inside, l->bias + first));
-            if (then == GELU) value = (__m512)gelu((floats)value);
-            if (then == ADD)
-                value = _mm512_add_ps(
-                    _mm512_maskz_loadu_ps(inside, base + row * l->n_out + first), value);
-            _mm512_mask_storeu_ps(y + row * l->n_out + first, inside, value);
+            floats value = __builtin_convertvector(total[row][i] - sums, floats);
+            value = value * of_output * scales[row];
+            if (l->bias) value += load_first(l->bias + first, left, none);
+            if (then == GELU) value = gelu(value);
+            if (then == ADD) value = load_first(base + row * l->n_out + first, left, none) + value;
+            store_first(y + row * l->n_out + first, left, value);
         }
     }
 }
@@ -473,8 +583,8 @@ ALWAYS void store_outputs(const IntegerLinear *l, int64_t at, __m512i total[TOGE
    unless it is the first, and left there unless it is the last. */
 ALWAYS void multiply_part(const IntegerLinear *l, int64_t at, int64_t from, int64_t to,
                           const uint8_t *q, const float *scales, int n, Then then,
-                          __m512i kept[][COLUMNS / LANES], const float *base, float *y) {
-    __m512i total[TOGETHER][MAX_VECTORS];
+                          ints kept[][COLUMNS / LANES], const float *base, float *y) {
+    ints total[TOGETHER][MAX_VECTORS];
     const int8_t *columns = l->weight + at * l->n_in + from * COLUMNS;
     if (from) {
         for (int row = 0; row < n; row++)
@@ -494,7 +604,7 @@ ALWAYS void multiply_part(const IntegerLinear *l, int64_t at, int64_t from, int6
 /* `n` rows, ROWS at most, by the columns from `at`. */
 ALWAYS void multiply_tile(const IntegerLinear *l, int64_t at, const uint8_t *q, const float *scales,
                           int64_t n, Then then, const float *base, float *y) {
-    __m512i kept[ROWS][COLUMNS / LANES];
+    ints kept[ROWS][COLUMNS / LANES];
     for (int64_t from = 0; from < l->n_in; from += DEPTH) {
         int64_t to = from + DEPTH < l->n_in ? from + DEPTH : l->n_in, row = 0;
         for (; row + TOGETHER <= n; row += TOGETHER)
@@ -620,7 +730,7 @@ void mix_positions(const EncoderBlock *b, const float *context, const float *x, 
    a query, and changes no weight. Many weights are a thousandth of the largest, and together more:
    they have 16 bits, in two bytes that are multiplied one after the other. */
 
-#define KEYS 64   /* that are scored together: four vectors */
+#define KEYS 64   /* that are scored together */
 #define WHOLE 65535.0f
 
 typedef struct {
@@ -664,10 +774,10 @@ ALWAYS void round_keys(const Attention *a, int64_t head, int d) {
         for (int i = 0; i < d / LANES; i++) {
             ints integers = rounded(key[i] / scale);
             sum_of += integers;
-            _mm_storeu_si128((void *)(fours + i * 4), _mm512_cvtepi32_epi8((__m512i)integers));
+            store_bytes(fours + i * LANES / 4, integers);
         }
         scales[k] = scale + sum(lost);
-        sums[k] = ZERO_POINT * _mm512_reduce_add_epi32((__m512i)sum_of);
+        sums[k] = ZERO_POINT * sum_of_integers(sum_of);
         int8_t *at = to + k / KEYS * KEYS * d + k % KEYS * 4;
         for (int four = 0; four < d / 4; four++)
             memcpy(at + four * KEYS * 4, fours + four, sizeof fours[0]);
@@ -707,14 +817,14 @@ ALWAYS void score(const Attention *a, int64_t head, int d, int n, const uint8_t 
                   float *scores) {
     for (int64_t first = 0; first < a->n_filled; first += KEYS) {
         const int8_t *keys = a->keys + (head * a->n_filled + first) * d;
-        __m512i total[TOGETHER][MAX_VECTORS];
+        ints total[TOGETHER][MAX_VECTORS];
         multiply_integers(queries, d, keys, d, KEYS / LANES, n, 0, total);
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < KEYS / LANES; i++) {
             int64_t at = head * a->n_filled + first + i * LANES;
             ints sums = *(const ints *)(a->key_sums + at);
             floats scales = *(const floats *)(a->key_scales + at);
             for (int row = 0; row < n; row++) {
-                floats found = __builtin_convertvector((ints)total[row][i] - sums, floats);
+                floats found = __builtin_convertvector(total[row][i] - sums, floats);
                 *(floats *)(scores + row * a->n_filled + first + i * LANES) = found * scales;
             }
         }
@@ -747,10 +857,10 @@ ALWAYS float weigh_in_parts(const Attention *a, float *scores, float scale, uint
         floats below = (*(const floats *)(scores + k) - most) * factor;
         ints parts = parts_of_whole(larger(below, all(-120.0f)));
         total += parts;
-        _mm_storeu_si128((void *)(upper + k), _mm512_cvtepi32_epi8((__m512i)(parts >> 8)));
-        _mm_storeu_si128((void *)(lower + k), _mm512_cvtepi32_epi8((__m512i)parts));
+        store_bytes(upper + k, parts >> 8);
+        store_bytes(lower + k, parts);
     }
-    return 1.0f / (float)_mm512_reduce_add_epi32((__m512i)total);
+    return 1.0f / (float)sum_of_integers(total);
 }
 
 /* Attend with `n` queries of a head, from the position `first` on. */
@@ -770,14 +880,14 @@ ALWAYS void attend_few(const Attention *a, int64_t head, int64_t first, int d, i
         shares[row] += (scales[row] + a->key_scales[head * width]) * 0.0f; /* if one is no number */
     }
     const int8_t *values = a->values + head * width * d;
-    __m512i high[TOGETHER][MAX_VECTORS], low[TOGETHER][MAX_VECTORS];
+    ints high[TOGETHER][MAX_VECTORS], low[TOGETHER][MAX_VECTORS];
     multiply_integers(upper, width, values, width, d / LANES, n, 0, high);
     multiply_integers(lower, width, values, width, d / LANES, n, 0, low);
     for (int row = 0; row < n; row++)
         for (int i = 0; i < d / LANES; i++) {
             floats scale = *(const floats *)(a->value_scales + head * d + i * LANES);
-            floats mixed = __builtin_convertvector((ints)high[row][i], floats) * 256.0f
-                + __builtin_convertvector((ints)low[row][i], floats);
+            floats mixed = __builtin_convertvector(high[row][i], floats) * 256.0f
+                + __builtin_convertvector(low[row][i], floats);
             *(floats *)(a->context + ((first + row) * a->n_head + head) * d + i * LANES) =
                 mixed * scale * shares[row];
         }
@@ -823,7 +933,7 @@ static float largest_of(const float *x, int64_t n) {
     floats largest = all(-INFINITY);
     ints lost = {};
     for (int64_t i = 0; i < n; i += LANES) {
-        floats value = some(x + i, n - i);
+        floats value = load_first(x + i, n - i, all(-INFINITY));
         lost |= value != value;
         largest = larger(value, largest);
     }
@@ -833,7 +943,8 @@ static float largest_of(const float *x, int64_t n) {
 /* The logarithm of the sum of e^(x - largest), for the largest of n numbers. */
 static float log_sum(const float *x, int64_t n, float largest) {
     floats total = {};
-    for (int64_t i = 0; i < n; i += LANES) total += exponential(some(x + i, n - i) - largest);
+    for (int64_t i = 0; i < n; i += LANES)
+        total += exponential(load_first(x + i, n - i, all(-INFINITY)) - largest);
     return logf(sum(total));
 }
 

@@ -1,7 +1,8 @@
 """What is compiled of `compiled.c`, if gcc was there when the service was installed.
 
-On Linux on x86-64, for CPUs with AVX-512 and its VNNI; without it torch's own operations serve
-(docs/adr/0021-what-is-compiled.md). Knows nothing about what the functions are for.
+On Linux on x86-64, once for CPUs with AVX-512 and its VNNI and once for those with AVX2 and FMA;
+without them torch's own operations serve (docs/adr/0021-what-is-compiled.md). Knows nothing about
+what the functions are for.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 LANES = 16
-"""Numbers of float32 in a vector; rows are a multiple of it."""
+"""Numbers of float32 in the widest vector; rows are a multiple of it."""
 _WITHOUT_RESULT = (
     "integer_linear", "project_positions", "mix_positions", "attend_in_integers", "keep_rules",
     "weigh_tokens",
@@ -31,15 +32,32 @@ class NormStruct(ctypes.Structure):
     _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
 
 
+def instructions() -> str | None:
+    """Return for which of this CPU's instructions something is compiled, if for any.
+
+    torch can be told to use fewer (`ATEN_CPU_CAPABILITY=avx2`), and so is this.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability == "AVX512" and torch.cpu._is_vnni_supported():
+        return "avx512"
+    return "avx2" if capability in {"AVX2", "AVX512"} else None
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled functions; None where there are none, or they cannot be used."""
-    name = f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
+    of_cpu = instructions()
+    return None if of_cpu is None else load(of_cpu)
+
+
+def load(of_cpu: str) -> ctypes.CDLL | None:
+    """Return the functions that are compiled for some instructions, `library` knows which."""
+    name = f"_compiled_{of_cpu}{sysconfig.get_config_var('EXT_SUFFIX')}"
     path = Path(__file__).with_name(name)
-    if not torch.cpu._is_vnni_supported():
-        return None
     if not path.exists():
-        logger.info("nothing is compiled (no gcc at installation?): steps take about twice as long")
+        logger.info(
+            "nothing is compiled (no gcc at installation?): steps take two to five times as long"
+        )
         return None
     if is_older(path, path.with_name("compiled.c")):
         logger.warning("%s is older than its source, and is not used: make setup", name)

@@ -12,7 +12,7 @@ from functools import cache, partial
 
 import torch
 
-from service.model.compiled import library
+from service.model.compiled import LANES, library
 from service.model.compiled_decoder import fits
 from service.model.config import WhisperConfig
 from service.model.timing import is_clearly_faster
@@ -109,6 +109,8 @@ def multiplies_bfloat16_faster() -> bool:
 def _fastest_packed(config: WhisperConfig | None) -> Numerics:
     if _why_not(INT8, config) is not None:
         return PACKED
+    if not torch.cpu._is_vnni_supported():
+        return MIXED_DECODER  # products of 8-bit integers are as fast as those of float32
     if _why_not(MIXED, config) is None and (has_tiles() or multiplies_bfloat16_faster()):
         return MIXED
     return INT8
@@ -128,12 +130,13 @@ def _why_not_packed(device: torch.device, dtype: torch.dtype) -> str | None:
 def _why_not(numerics: Numerics, config: WhisperConfig | None) -> str | None:
     """Return which instructions of this CPU are missing, if any are.
 
-    Without VNNI, products of 8-bit integers are added in 16 bits, which overflow. What is compiled
-    reads bfloat16 without instructions for it.
+    Without VNNI oneDNN adds products of 8-bit integers in 16 bits, which overflow; what is compiled
+    does not. What is compiled reads bfloat16 without instructions for it.
     """
-    if torch.int8 in numerics.dtypes and not torch.cpu._is_vnni_supported():
-        return "needs a CPU with avx512_vnni, and this one has none"
     is_compiled = library() is not None and (config is None or fits(config))
+    in_integers = is_compiled and (config is None or config.n_audio_ffn % LANES == 0)
+    if torch.int8 in numerics.dtypes and not (in_integers or torch.cpu._is_vnni_supported()):
+        return "needs a CPU with avx512_vnni, or AVX2 and what is compiled"
     is_compiled = is_compiled and _BF16 not in (numerics.encoder, numerics.head)
     needs_bfloat16 = _BF16 in numerics.dtypes or numerics.decoder == torch.int8
     if needs_bfloat16 and not (is_compiled or torch.cpu._is_avx512_bf16_supported()):

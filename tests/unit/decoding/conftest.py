@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.unit.model.cpus import compiled, leave_out_what_is_compiled
+from tests.unit.model.cpus import INSTRUCTIONS, compiled_for, leave_out_what_is_compiled
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +27,10 @@ def threads(request: pytest.FixtureRequest, one_thread: None) -> int:
     return n_threads
 
 
-@pytest.fixture(params=["compiled", "torch"])
+@pytest.fixture(params=[*INSTRUCTIONS, "torch"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what is compiled serve, and torch's own operations."""
-    if request.param == "compiled":
-        compiled()
-    else:
+    if request.param == "torch":
         leave_out_what_is_compiled(monkeypatch)
+    else:
+        compiled_for(request.param, monkeypatch)

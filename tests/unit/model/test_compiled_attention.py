@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ctypes import CDLL
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from service.model.compiled_attention import attend_in_integers
-from tests.unit.model.cpus import compiled
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 SHAPES = [
     (2, 64, 1500),
@@ -35,12 +38,13 @@ def drawn(n_windows: int, n_head: int, d_head: int, n: int) -> tuple[Tensor, Ten
     return query, key, value
 
 
-def found(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    return attend_in_integers(compiled(), query, key, value)
+@pytest.fixture
+def found(library: CDLL) -> Attention:
+    return partial(attend_in_integers, library)
 
 
 @pytest.mark.parametrize(("n_head", "d_head", "n"), SHAPES)
-def test_it_is_that_of_torch(n_head: int, d_head: int, n: int) -> None:
+def test_it_is_that_of_torch(found: Attention, n_head: int, d_head: int, n: int) -> None:
     query, key, value = drawn(2, n_head, d_head, n)
     expected = scaled_dot_product_attention(query, key, value)
     own = found(query, key, value)
@@ -49,7 +53,7 @@ def test_it_is_that_of_torch(n_head: int, d_head: int, n: int) -> None:
     assert float((own - expected).norm() / expected.norm()) < 0.02
 
 
-def test_weights_of_a_thousandth_count_together() -> None:
+def test_weights_of_a_thousandth_count_together(found: Attention) -> None:
     """One key has as much weight as a thousand others: 8 bits would leave those out."""
     n = 1001
     query, key = torch.zeros(1, 1, n, 64), torch.zeros(1, 1, n, 64)
@@ -62,7 +66,7 @@ def test_weights_of_a_thousandth_count_together() -> None:
     assert float(found(query, key, value).abs().max()) < 0.02
 
 
-def test_no_window_changes_a_bit_of_another_and_no_number_of_threads() -> None:
+def test_no_window_changes_a_bit_of_another_and_no_number_of_threads(found: Attention) -> None:
     together = drawn(3, 3, 64, 333)
     n_threads = torch.get_num_threads()
     try:
@@ -81,18 +85,18 @@ def test_no_window_changes_a_bit_of_another_and_no_number_of_threads() -> None:
 @pytest.mark.parametrize("which", ["query", "key", "value"])
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_seen_in_its_window_and_in_no_other(
-    which: str, number: float
+    found: Attention, which: str, number: float
 ) -> None:
     parts = dict(zip(("query", "key", "value"), drawn(2, 2, 32, 70), strict=True))
-    right = found(**parts)
+    right = found(*parts.values())
     parts[which][0, 1, 40, 5] = number
-    own = found(**parts)
+    own = found(*parts.values())
     assert not own[0, 1, 40].isfinite().all()
     assert torch.equal(own[1], right[1])
     assert torch.equal(own[0, 0], right[0, 0])
 
 
-def test_keys_that_are_all_the_same_have_the_same_weight() -> None:
+def test_keys_that_are_all_the_same_have_the_same_weight(found: Attention) -> None:
     query, key, value = drawn(1, 1, 64, 200)
     key = key[:, :, :1].expand_as(key)
     expected = value.mean(dim=2, keepdim=True).expand_as(value)
@@ -108,7 +112,7 @@ def test_keys_that_are_all_the_same_have_the_same_weight() -> None:
     ],
 )
 def test_what_it_is_not_compiled_for_is_refused(
-    change: Callable[[Tensor], Tensor], complaint: str
+    found: Attention, change: Callable[[Tensor], Tensor], complaint: str
 ) -> None:
     parts = [change(part) for part in drawn(1, 2, 64, 70)]
     with pytest.raises(ValueError, match=re.escape(complaint)):

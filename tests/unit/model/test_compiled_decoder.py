@@ -19,7 +19,7 @@ from service.model.compiled import is_older, shares_threads
 from service.model.compiled_decoder import CompiledDecoder, fits
 from service.model.numerics import INT8, MIXED_DECODER, Numerics
 from service.model.packed import pack
-from tests.unit.model.cpus import compiled
+from tests.unit.model.cpus import here
 
 CONFIG = WhisperConfig(
     n_mels=80, n_audio_ctx=160, d_model=128, n_audio_head=2, n_audio_layer=1, n_audio_ffn=64,
@@ -32,8 +32,7 @@ LENGTHS = (160, 32, 96, 64, 160, 128, 32, 160, 96)
 
 
 @pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    compiled()
+def inference(library: CDLL) -> Iterator[None]:
     with torch.inference_mode():
         yield
 
@@ -242,7 +241,7 @@ def test_place_outside_the_cache_is_refused() -> None:
 def test_other_dimensions_are_left_to_torch(changes: dict[str, int], *, is_compiled: bool) -> None:
     config = replace(CONFIG, **changes)  # type: ignore[arg-type]
     model = plain(config)
-    pack(model, MIXED_DECODER)
+    pack(model, here("mixed-decoder", config))
     assert fits(config) == is_compiled == (model.decoder.compiled is not None)
     cache, expected = model.new_cache(1, 1), (reference := plain(config)).new_cache(1, 1)
     d_head = config.d_model // config.n_text_head
@@ -264,9 +263,9 @@ def test_library_that_is_older_than_its_source_is_noticed(tmp_path: Path) -> Non
         assert is_older(built, source) == expected
 
 
-def test_another_openmp_is_noticed() -> None:
+def test_another_openmp_is_noticed(library: CDLL) -> None:
     """Two teams of threads that spin for each other's cores would be far slower than one."""
-    assert shares_threads(compiled())
+    assert shares_threads(library)
     for number in (1, 2, 3, 4):
         stranger = SimpleNamespace(threads=lambda number=number: number)
         assert not shares_threads(cast("CDLL", stranger))

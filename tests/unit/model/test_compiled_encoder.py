@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from ctypes import CDLL
 from functools import partial
 
 import pytest
@@ -17,7 +18,7 @@ from service.model.encoder import EncoderBlock
 from service.model.int8 import int8_linear
 from service.model.numerics import INT8
 from service.model.packed import pack
-from tests.unit.model.cpus import compiled, leave_out_what_is_compiled
+from tests.unit.model.cpus import has_vnni, here, leave_out_what_is_compiled
 
 
 def config_of(n_head: int = 2, n_ffn: int = 576) -> WhisperConfig:
@@ -29,7 +30,7 @@ def config_of(n_head: int = 2, n_ffn: int = 576) -> WhisperConfig:
 
 
 @pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
+def inference(library: CDLL) -> Iterator[None]:
     with torch.inference_mode():
         yield
 
@@ -48,10 +49,10 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def by_operations(block: EncoderBlock) -> EncoderBlock:
+def by_operations(library: CDLL, block: EncoderBlock) -> EncoderBlock:
     """The same with torch's operations around products and attention in integers."""
     other = copy.deepcopy(block)
-    other.attn.attend = partial(attend_in_integers, compiled())
+    other.attn.attend = partial(attend_in_integers, library)
     for name in ("attn.qkv", "attn.out", "mlp.0", "mlp.2"):
         linear = other.get_submodule(name)
         assert isinstance(linear, nn.Linear)
@@ -60,17 +61,19 @@ def by_operations(block: EncoderBlock) -> EncoderBlock:
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 63, 64, 65, 130, 500])
-def test_it_is_what_the_operations_are(block: EncoderBlock, n: int) -> None:
+def test_it_is_what_the_operations_are(library: CDLL, block: EncoderBlock, n: int) -> None:
     """Not to the bit: they round GELU and normalisation elsewhere, and eight bits may tell."""
     x = torch.randn(1, n, 128)
-    found = CompiledEncoderBlock(compiled(), block)(x)
-    assert relative_error(found, by_operations(block)(x)) < 2e-3
+    found = CompiledEncoderBlock(library, block)(x)
+    assert relative_error(found, by_operations(library, block)(x)) < 2e-3
     assert relative_error(found, block(x)) < 0.01
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 7])
-def test_neither_threads_nor_neighbours_change_a_bit(block: EncoderBlock, n_threads: int) -> None:
-    together, before = CompiledEncoderBlock(compiled(), block), torch.get_num_threads()
+def test_neither_threads_nor_neighbours_change_a_bit(
+    library: CDLL, block: EncoderBlock, n_threads: int
+) -> None:
+    together, before = CompiledEncoderBlock(library, block), torch.get_num_threads()
     x = torch.randn(3, 150, 128) * torch.tensor([1.0, 1000.0, 1e-3])[:, None, None]
     expected = together(x)
     torch.set_num_threads(n_threads)
@@ -82,17 +85,19 @@ def test_neither_threads_nor_neighbours_change_a_bit(block: EncoderBlock, n_thre
         torch.set_num_threads(before)
 
 
-def test_what_it_is_given_stays_as_it_was(block: EncoderBlock) -> None:
+def test_what_it_is_given_stays_as_it_was(library: CDLL, block: EncoderBlock) -> None:
     x = torch.randn(128, 70).t()[None]  # which does not lie position after position
     before = x.clone()
-    found = CompiledEncoderBlock(compiled(), block)(x)
+    found = CompiledEncoderBlock(library, block)(x)
     assert torch.equal(x, before)
-    assert torch.equal(found, CompiledEncoderBlock(compiled(), block)(x.contiguous()))
+    assert torch.equal(found, CompiledEncoderBlock(library, block)(x.contiguous()))
 
 
 @pytest.mark.parametrize("lost", [float("nan"), float("inf")])
-def test_what_is_not_finite_stays_in_its_window(block: EncoderBlock, lost: float) -> None:
-    whole, x = CompiledEncoderBlock(compiled(), block), torch.randn(2, 70, 128)
+def test_what_is_not_finite_stays_in_its_window(
+    library: CDLL, block: EncoderBlock, lost: float
+) -> None:
+    whole, x = CompiledEncoderBlock(library, block), torch.randn(2, 70, 128)
     expected = whole(x)
     x[1, 5, 7] = lost
     found = whole(x)
@@ -108,13 +113,12 @@ def test_what_is_not_finite_stays_in_its_window(block: EncoderBlock, lost: float
 def test_an_encoder_in_int8_is_compiled_where_it_fits(
     n_head: int, n_ffn: int, *, is_compiled: bool
 ) -> None:
-    compiled()
     config = config_of(n_head, n_ffn)
     assert fits(config) == is_compiled
     model = WhisperModel(config).requires_grad_(False).eval()
     mel = torch.randn(1, 80, 128)
     expected = model.encode(mel)
-    pack(model, INT8)
+    pack(model, here("int8", config))
     found = [isinstance(block, CompiledEncoderBlock) for block in model.encoder.blocks]
     assert found == [is_compiled, is_compiled]
     assert relative_error(model.encode(mel), expected) < 0.02
@@ -122,7 +126,7 @@ def test_an_encoder_in_int8_is_compiled_where_it_fits(
 
 @pytest.mark.parametrize("has", ["no compiler", "tiles"])
 def test_otherwise_its_linears_are(monkeypatch: pytest.MonkeyPatch, has: str) -> None:
-    compiled()
+    has_vnni()
     if has == "no compiler":
         leave_out_what_is_compiled(monkeypatch)
     else:
@@ -138,8 +142,8 @@ def test_otherwise_its_linears_are(monkeypatch: pytest.MonkeyPatch, has: str) ->
     assert relative_error(model.encode(mel), expected) < 0.02
 
 
-def test_what_it_is_not_compiled_for_is_refused(block: EncoderBlock) -> None:
-    whole = CompiledEncoderBlock(compiled(), block)
+def test_what_it_is_not_compiled_for_is_refused(library: CDLL, block: EncoderBlock) -> None:
+    whole = CompiledEncoderBlock(library, block)
     for x in (torch.randn(1, 3, 96), torch.randn(1, 3, 128, dtype=torch.float64)):
         with pytest.raises(ValueError, match="128"):
             whole(x)

@@ -9,26 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from service.model.int8 import CompiledInt8Linear, Int8Linear, int8_linear
-from tests.unit.model.cpus import compiled, here
+from service.model.int8 import CompiledInt8Linear, Int8Linear, as_integers, int8_linear, quantise
+from tests.unit.model.cpus import INSTRUCTIONS, compiled_for, has_vnni
 
 Make = Callable[..., nn.Module]
 
 
 @pytest.fixture(autouse=True)
 def inference() -> Iterator[None]:
-    here("mixed-decoder")
     with torch.inference_mode():
         yield
 
 
-@pytest.fixture(params=["compiled", "by oneDNN"])
+@pytest.fixture(params=[*INSTRUCTIONS, "by oneDNN"])
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
     """What makes a linear of a weight, and of a bias perhaps."""
     if request.param == "by oneDNN":
+        has_vnni()
         monkeypatch.setattr("service.model.int8.library", lambda: None)
     else:
-        compiled()
+        compiled_for(request.param, monkeypatch)
     return int8_linear
 
 
@@ -85,26 +85,29 @@ def test_what_is_not_finite_stays_in_its_own_row(make: Make, lost: float) -> Non
     ("n_rows", "n_in", "n_out"),
     [(1, 64, 500), (3, 512, 64), (37, 96, 700), (64, 528, 65), (65, 1040, 16), (150, 1536, 192)],
 )
-def test_what_is_compiled_has_the_bits_of_onednn(
-    monkeypatch: pytest.MonkeyPatch, n_rows: int, n_in: int, n_out: int, with_bias: bool
+def test_its_sums_are_exact(
+    make: Make, n_rows: int, n_in: int, n_out: int, with_bias: bool
 ) -> None:
     """Deep rows are added up in parts, and many in several tiles."""
-    compiled()
     weight, bias = torch.randn(n_out, n_in), torch.randn(n_out) if with_bias else None
     x = torch.randn(n_rows, n_in) * torch.logspace(-3, 3, n_rows)[:, None]
-    linear = int8_linear(weight, bias)
-    assert isinstance(linear, CompiledInt8Linear)
-    found = linear(x)
-    monkeypatch.setattr("service.model.int8.library", lambda: None)
-    other = int8_linear(weight, bias)
-    assert isinstance(other, Int8Linear)
-    assert torch.equal(found, other(x))
+    (integers, of_rows), (weights, of_outputs) = quantise(x), as_integers(weight)
+    sums = (integers.double() - 128) @ weights.double().T
+    expected = sums.float() * of_outputs * of_rows
+    assert torch.equal(make(weight, bias)(x), expected if bias is None else expected + bias)
+
+
+def test_the_largest_numbers_do_not_overflow(make: Make) -> None:
+    """Two products of such bytes are more than 16 bits hold."""
+    weight, x = torch.ones(64, 64), torch.ones(5, 64)
+    assert torch.allclose(make(weight)(x), torch.full((5, 64), 64.0))
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 5])
+@pytest.mark.usefixtures("library")
 def test_threads_share_it_in_any_number(n_threads: int) -> None:
-    compiled()
     linear, x = int8_linear(torch.randn(200, 1040)), torch.randn(131, 1040)
+    assert isinstance(linear, CompiledInt8Linear)
     expected, before = linear(x), torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
@@ -113,8 +116,8 @@ def test_threads_share_it_in_any_number(n_threads: int) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.usefixtures("library")
 def test_what_it_is_not_compiled_for_is_refused() -> None:
-    compiled()
     linear = int8_linear(torch.randn(70, 64))
     for x in (torch.randn(3, 48), torch.randn(3, 64, dtype=torch.float64)):
         with pytest.raises(ValueError, match="64"):
@@ -123,6 +126,7 @@ def test_what_it_is_not_compiled_for_is_refused() -> None:
 
 
 def test_rows_that_are_no_whole_vectors_are_left_to_torch() -> None:
+    has_vnni()
     weight, x = torch.randn(50, 40), torch.randn(3, 40)
     product = int8_linear(weight)
     assert isinstance(product, Int8Linear)

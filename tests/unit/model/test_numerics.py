@@ -11,6 +11,7 @@ from benchmarks.random_model import TINY
 from service.model.numerics import (
     INT8,
     MIXED,
+    MIXED_DECODER,
     PACKED,
     PLAIN,
     Numerics,
@@ -34,7 +35,8 @@ def test_auto_is_plain_where_nothing_is_to_be_packed(monkeypatch: pytest.MonkeyP
         (None, False, MIXED),
         ("_is_avx512_bf16_supported", True, INT8),
         ("_is_avx512_bf16_supported", False, PACKED),
-        ("_is_vnni_supported", True, PACKED),
+        ("_is_vnni_supported", True, MIXED_DECODER),
+        ("_is_vnni_supported", False, PACKED),
     ],
 )
 def test_auto_is_the_fastest_that_the_cpu_can(
@@ -58,6 +60,19 @@ def test_a_model_that_nothing_is_compiled_for_needs_the_instructions(
     monkeypatch.setattr("service.model.numerics.multiplies_bfloat16_faster", lambda: False)
     for config, expected in ((TINY, INT8), (replace(TINY, n_text_ffn=1500), PACKED)):
         assert choose_numerics("auto", CPU, torch.float32, config) is expected
+
+
+def test_8_bit_integers_need_the_instructions_wherever_they_are_not_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here("packed")
+    monkeypatch.setattr("service.model.numerics.library", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    assert choose_numerics("int8", CPU, torch.float32, TINY) is INT8
+    for odd in (replace(TINY, n_audio_ffn=1500), replace(TINY, n_text_ffn=1500)):
+        assert choose_numerics("auto", CPU, torch.float32, odd) is PACKED
+        with pytest.raises(ValueError, match="avx512_vnni"):
+            choose_numerics("int8", CPU, torch.float32, odd)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +105,7 @@ def test_numerics_that_this_cpu_lacks_say_what_is_missing(
     here("packed")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: name == "mixed")
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    monkeypatch.setattr("service.model.numerics.library", lambda: None)
     with pytest.raises(ValueError, match=missing):
         choose_numerics(name, CPU, torch.float32)
 
