@@ -159,9 +159,11 @@ def main(
     config, console = SIZES[size], Console(width=110)
     with torch.inference_mode(), console.status("measuring"):
         models = prepared(config)
-        numerics = [NUMERICS[name] for name in models]
-        dtypes = {dtype for n in numerics for dtype in (n.encoder, n.decoder, n.head)}
-        machine = measure(tuple(dtypes | {F32}))
+        dtypes = {F32}
+        for model, _ in models.values():
+            own = model.numerics
+            dtypes |= {own.encoder, own.head, Reads.of(model).multiplies}
+        machine = measure(tuple(dtypes))
         mel = torch.randn(1, config.n_mels, config.max_frames)
         title = f"whisper-{size}, random weights, {threads} threads: ms, best (median)"
         table = Table("numerics", "what", title=title)
