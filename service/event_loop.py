@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 import time
 from collections.abc import Callable
 
@@ -39,3 +40,15 @@ class CrowdSelector(selectors.DefaultSelector):
 def new_event_loop(is_crowded: Callable[[], bool]) -> asyncio.AbstractEventLoop:
     """Return a loop that is patient in a crowd."""
     return asyncio.SelectorEventLoop(CrowdSelector(is_crowded))
+
+
+def has_unread(transport: asyncio.Transport) -> bool:
+    """Tell whether bytes have come on a connection that its loop has not looked at yet."""
+    own = transport.get_extra_info("socket")
+    if own is None:
+        return False
+    with own.dup() as same:
+        try:
+            return bool(same.recv(1, socket.MSG_PEEK))
+        except OSError:  # there is nothing yet, or no connection any more
+            return False

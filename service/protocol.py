@@ -25,6 +25,7 @@ from service.alarm import Alarm
 from service.api.errors import error_body
 from service.api.turn_away import Refusal, as_lines
 from service.errors import InvalidRequest
+from service.event_loop import has_unread
 
 if TYPE_CHECKING:
     from uvicorn._types import (
@@ -174,6 +175,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._owed_refusal is not None and (not self._is_answering() or self._is_its_own()):
             self._refuse(self._owed_refusal)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, unless the next request came in time and was not read yet."""
+        if not has_unread(self.transport):
+            super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; nothing that follows it is looked at."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 
 import pytest
@@ -43,12 +44,15 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def connected() -> tuple[BoundedProtocol, Transport]:
-    """Return one end of a connection, and what it writes to."""
+def unconnected() -> BoundedProtocol:
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
-    protocol = BoundedProtocol.with_settings(10.0, refused)(config, ServerState(), {})
-    transport = Transport()
+    return BoundedProtocol.with_settings(10.0, refused)(config, ServerState(), {})
+
+
+def connected() -> tuple[BoundedProtocol, Transport]:
+    """Return one end of a connection, and what it writes to."""
+    protocol, transport = unconnected(), Transport()
     protocol.connection_made(transport)
     return protocol, transport
 
@@ -113,6 +117,26 @@ def test_a_connection_may_be_idle_after_a_refusal_for_as_long_as_after_an_answer
     assert head_until is not None
     assert idle_until == pytest.approx(now + 5, abs=0.5)
     assert head_until == pytest.approx(now + 10, abs=0.5)
+
+
+@pytest.mark.parametrize("came", [True, False], ids=["it came in time", "it did not"])
+def test_an_idle_connection_is_kept_for_a_request_that_the_loop_has_not_read(*, came: bool) -> None:
+    async def talk() -> bytes:
+        protocol, loop = unconnected(), asyncio.get_running_loop()
+        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.sendall(POST)
+            first = await loop.run_in_executor(None, client.recv, 4096)
+            assert statuses(first) == [429]
+            if came:
+                client.sendall(POST)
+            protocol.timeout_keep_alive_handler()
+            second = await loop.run_in_executor(None, client.recv, 4096)
+        server.close()
+        await server.wait_closed()
+        return second
+
+    assert statuses(asyncio.run(talk())) == ([429] if came else [])
 
 
 def test_answers_that_nobody_reads_do_not_pile_up() -> None:
