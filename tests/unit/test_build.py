@@ -39,6 +39,7 @@ from service.settings import Settings
 from service.text.tokenizer import WhisperTokenizer
 from service.transcription.params import TranscriptionParams, Vad
 from tests.unit.engine.models import small_config
+from tests.unit.model.cpus import leave_out_what_is_compiled
 
 
 def test_the_builtin_model_is_a_folder_like_any_other() -> None:
@@ -204,7 +205,7 @@ def test_packed_weights_are_let_go_where_rows_change_with_their_neighbours(
         return product(self, rows) + 1e-5 * next(calls)
 
     monkeypatch.setattr(PackedLinear, "_product", never_the_same)
-    monkeypatch.setattr("service.model.packed.library", lambda: None)  # which never does that
+    leave_out_what_is_compiled(monkeypatch)  # which never does that
     _, runner = loading._load(Settings(device="cpu"), "service/builtin")
     assert runner.model.numerics is PLAIN
     assert runner.settle()
