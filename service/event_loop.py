@@ -6,6 +6,7 @@ Knows nothing about HTTP or engines.
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import socket
 import time
@@ -13,6 +14,10 @@ from collections.abc import Callable
 
 PAUSE_S = 0.01
 """How much later what is due may be while there is a crowd."""
+
+
+NICENESS = 5
+"""Of the loop's thread, beyond that of the engine's process."""
 
 
 class CrowdSelector(selectors.DefaultSelector):
@@ -40,6 +45,16 @@ class CrowdSelector(selectors.DefaultSelector):
 def new_event_loop(is_crowded: Callable[[], bool]) -> asyncio.AbstractEventLoop:
     """Return a loop that is patient in a crowd."""
     return asyncio.SelectorEventLoop(CrowdSelector(is_crowded))
+
+
+def give_way() -> None:
+    """Let the engine's process, which must have been started, go first where cores are few.
+
+    The system would otherwise take the core from it whenever something arrives. To be called once,
+    on the loop's thread; those that it starts later are as nice.
+    """
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
 
 
 def has_unread(transport: asyncio.Transport) -> bool:

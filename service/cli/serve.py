@@ -12,6 +12,7 @@ from service import logs
 from service.api.app import create_app
 from service.build import build_services
 from service.cli.display import complain
+from service.event_loop import give_way
 from service.memory import keep_one_arena
 from service.server import ListenError, Server, ServerConfig, is_loopback, listen, run, url_of
 from service.settings import Settings
@@ -48,6 +49,10 @@ def serve_forever(settings: Settings) -> NoReturn:
         else:
             complain(message)
 
+    def on_ready() -> None:
+        give_way()
+        announce(url, settings.model, form)
+
     services = build_services(settings, on_dead)
     app = create_app(services)
     server = Server(
@@ -59,7 +64,7 @@ def serve_forever(settings: Settings) -> NoReturn:
             drain_timeout_s=settings.drain_timeout_s,
         ),
         door=app.state.door,
-        on_ready=lambda: announce(url, settings.model, form),
+        on_ready=on_ready,
     )
     run(server, bound, app.state.door.is_crowded)
 

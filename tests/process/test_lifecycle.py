@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from service.event_loop import NICENESS
 from tests.process.running import DEADLINE_S, Running, until, write_wav
 
 
@@ -24,6 +25,13 @@ def test_it_is_ready_after_loading_and_transcribes(random_model: Path, short: Pa
         assert service.client.get(f"{service.url}/v1/models").json()["data"]
         service.send_signal(signal.SIGTERM)
         assert service.wait()[0] == 0
+
+
+def test_it_lets_its_engine_go_first(random_model: Path) -> None:
+    with Running("--model", str(random_model)) as service:
+        service.wait_ready()
+        engine, own = service.engine(), psutil.Process(service.process.pid)
+        until(lambda: own.nice() == engine.nice() + NICENESS, "it is as nice as its engine")
 
 
 def test_starting_can_be_seen_and_refuses_work(
